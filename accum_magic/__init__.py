@@ -1,0 +1,73 @@
+"""`%%accumulate N`: the same training cell, the same result, a 1/N of the activation memory.
+
+>>> import accum_magic
+>>> accum_magic.__version__
+'0.1.0'
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from accum_magic.api import rewrite
+from accum_magic.errors import AccumulateError
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from accum_magic.engine.run import RunSummary, last_run
+    from accum_magic.engine.saved import SavedTensors
+    from accum_magic.engine.step import step, undo_step
+    from accum_magic.engine.values import UNBOUND, Released
+
+__version__ = "0.1.0"
+__all__ = [
+    "UNBOUND",
+    "AccumulateError",
+    "Released",
+    "RunSummary",
+    "SavedTensors",
+    "__version__",
+    "last_run",
+    "load_ipython_extension",
+    "rewrite",
+    "step",
+    "undo_step",
+    "unload_ipython_extension",
+]
+
+_ENGINE = {
+    "RunSummary": "run",
+    "last_run": "run",
+    "SavedTensors": "saved",
+    "step": "step",
+    "undo_step": "step",
+    "Released": "values",
+    "UNBOUND": "values",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - PEP 562
+    """Import the engine, and torch with it, when it is first asked for."""
+    if name not in _ENGINE:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    from importlib import import_module  # noqa: PLC0415 - once per name
+
+    value = getattr(import_module(f"{__name__}.engine.{_ENGINE[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def load_ipython_extension(ipython: InteractiveShell) -> None:
+    """Register the magics: `%load_ext accum_magic`."""
+    from accum_magic.magic import load  # noqa: PLC0415 - IPython is needed in a shell only
+
+    load(ipython)
+
+
+def unload_ipython_extension(ipython: InteractiveShell) -> None:
+    """Take the magics away again: `%unload_ext accum_magic`."""
+    from accum_magic.magic import unload  # noqa: PLC0415 - IPython is needed in a shell only
+
+    unload(ipython)

@@ -1,0 +1,192 @@
+"""Which names hold the batch: inferred from the loop, the step's own draws, or what the model is called with."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from accum_magic.cell.effects import bound_names, overlaps, path_of, root
+from accum_magic.cell.namespace import Lookup
+from accum_magic.cell.recognise import calls, contains_draw, contains_factory, is_reduction_over_batch, last_name
+from accum_magic.cell.units import Unit
+
+_WRAPPERS = frozenset({"tqdm", "track", "islice", "iter", "list", "notebook_tqdm", "progress_bar", "trange", "prefetch"})
+_NOT_DATA = frozenset({"range", "trange", "parameters", "named_parameters", "modules", "children", "items", "keys"})
+_TARGET_KEYWORDS = frozenset({"target", "targets", "label", "labels", "input", "input_ids", "x", "y"})
+_NEVER_DATA = frozenset({"self", "cls", "device"})
+_MOVES = frozenset({"to", "cuda", "cpu", "float", "double", "long", "int", "bool", "half", "type", "contiguous", "clone"})
+
+
+@dataclass(frozen=True, slots=True)
+class BatchNames:
+    """Paths handed to the micro step, in the order of their first use.
+
+    `strict` ones hold the batch; `loose` ones are split where they have as many rows; `fixed` ones
+    are handed over whole, and a user is asked where one has as many rows as the batch.
+    """
+
+    strict: tuple[str, ...]
+    loose: tuple[str, ...]
+    fixed: tuple[str, ...]
+
+    @property
+    def split(self) -> tuple[str, ...]:
+        """All that may be split."""
+        return self.strict + self.loose
+
+
+def loop_names(loop: ast.For | ast.AsyncFor) -> frozenset[str]:
+    """Return the names a `for` binds to a batch; none for `range`, parameters and literal lists."""
+    return _data_names(loop.target, loop.iter)
+
+
+def _data_names(target: ast.expr, source: ast.expr) -> frozenset[str]:
+    match source:
+        case ast.Call(func=func, args=[first, *_]) if last_name(func) == "enumerate":
+            if isinstance(target, ast.Tuple) and len(target.elts) == 2:  # noqa: PLR2004 - index and item
+                return _data_names(target.elts[1], first)
+            return frozenset()
+        case ast.Call(func=func, args=[first, *_]) if last_name(func) in _WRAPPERS:
+            return _data_names(target, first)
+        case ast.Call(func=func, args=args) if last_name(func) == "zip" and isinstance(target, ast.Tuple):
+            pairs = zip(target.elts, args, strict=False)
+            return frozenset().union(*(_data_names(t, a) for t, a in pairs))
+        case ast.Call(func=func) if last_name(func) in _NOT_DATA:
+            return frozenset()
+        case ast.List() | ast.Tuple() | ast.Set() | ast.Constant() | ast.Dict():
+            return frozenset()
+        case _:
+            return bound_names(target)
+
+
+def seeds(inputs: frozenset[str], loops: Sequence[ast.For | ast.AsyncFor], callees: frozenset[str]) -> frozenset[str]:
+    """Return the loop targets that feed the slice, of the innermost loop that has any."""
+    for loop in loops:
+        names = frozenset(n for n in loop_names(loop) if n not in callees and overlaps(n, inputs))
+        if names:
+            return names
+    return frozenset()
+
+
+def callees(nodes: Iterable[ast.AST]) -> frozenset[str]:
+    """Return the names that are called, or used as a module or optimizer is: they are no batch."""
+    found = set()
+    for node in nodes:
+        for call in calls(node):
+            match call.func:
+                case ast.Name(id=name):
+                    found.add(name)
+                case ast.Attribute(attr=attr, value=ast.Name(id=name)) if attr in {
+                    "parameters", "named_parameters", "train", "eval", "zero_grad", "forward", "encode", "decode",
+                    "step", "scale", "state_dict",
+                }:  # fmt: skip
+                    found.add(name)
+    return frozenset(found)
+
+
+def data_inputs(inputs: frozenset[str], nodes: Sequence[ast.AST], lookup: Lookup) -> frozenset[str]:
+    """Return the free names that may hold data where no loop binds a batch."""
+    called = callees(nodes)
+    values = _used_as_values(nodes)
+    found = set()
+    for path in inputs:
+        fact = lookup(path)
+        if path in _NEVER_DATA or path in called:
+            continue
+        if fact is not None:
+            if fact.kind == "container" or (fact.kind == "tensor" and not fact.reaches and fact.shape):
+                found.add(path)
+        elif path in values:
+            found.add(path)
+    return frozenset(found)
+
+
+def _used_as_values(nodes: Sequence[ast.AST]) -> frozenset[str]:
+    """Names and attributes that stand as an argument, an operand or the base of a subscript or method call."""
+    found: set[str] = set()
+    for node in nodes:
+        for part in ast.walk(node):
+            match part:
+                case ast.Call(func=func, args=args, keywords=keywords):
+                    candidates = [*args, *(k.value for k in keywords)]
+                    if isinstance(func, ast.Attribute):
+                        candidates.append(func.value)
+                case ast.BinOp(left=left, right=right):
+                    candidates = [left, right]
+                case ast.Subscript(value=value):
+                    candidates = [value]
+                case ast.Assign(value=value):
+                    candidates = [value]
+                case _:
+                    continue
+            found |= {p for c in candidates if (p := path_of(c.value if isinstance(c, ast.Starred) else c))}
+    return frozenset(found)
+
+
+def is_drawn(unit: Unit) -> bool:
+    """Tell whether a unit makes per-sample values from a size: `torch.randn(batch_size, 8)`, `torch.ones(n)`."""
+    return contains_draw(unit.node) or contains_factory(unit.node)
+
+
+def is_whole(unit: Unit) -> bool:
+    """Tell whether a unit binds a statistic of the whole batch, which must not be split."""
+    value = getattr(unit.node, "value", None)
+    return isinstance(value, ast.expr) and is_reduction_over_batch(value)
+
+
+def is_handed_on(unit: Unit, strict: frozenset[str]) -> bool:
+    """Tell whether a unit only unpacks or moves the batch, so that its targets are the batch still."""
+    value = getattr(unit.node, "value", None)
+    return isinstance(value, ast.expr) and _only_moves(value, strict)
+
+
+def _only_moves(node: ast.expr, strict: frozenset[str]) -> bool:
+    match node:
+        case ast.Name(id=name):
+            return name in strict
+        case ast.Tuple(elts=elts) | ast.List(elts=elts):
+            return bool(elts) and all(_only_moves(e, strict) for e in elts)
+        case ast.Call(func=ast.Attribute(value=value, attr=attr)) if attr in _MOVES:
+            return _only_moves(value, strict)
+        case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant()):
+            return name in strict
+        case ast.DictComp(value=value, generators=[one]) | ast.ListComp(elt=value, generators=[one]):
+            return _only_moves(value, bound_names(one.target)) and bool(strict & _names(one.iter))
+        case ast.Call(func=ast.Name(id="tuple" | "list" | "dict"), args=[ast.GeneratorExp(elt=elt, generators=[one])]):
+            return _only_moves(elt, bound_names(one.target)) and bool(strict & _names(one.iter))
+        case _:
+            return False
+
+
+def _names(node: ast.AST) -> frozenset[str]:
+    return frozenset(n.id for n in ast.walk(node) if isinstance(n, ast.Name))
+
+
+def is_in_target_position(name: str, nodes: Iterable[ast.AST]) -> bool:
+    """Tell whether a free name stands where inputs and targets stand, not where weights or masks do."""
+    for node in nodes:
+        for part in ast.walk(node):
+            match part:
+                case ast.Call(args=args, keywords=keywords):
+                    if any(_mentions(a, name) for a in args[:2]):
+                        return True
+                    if any(k.arg in _TARGET_KEYWORDS and _mentions(k.value, name) for k in keywords):
+                        return True
+                case ast.BinOp(left=left, right=right, op=ast.Sub() | ast.MatMult()):
+                    if _mentions(left, name) or _mentions(right, name):
+                        return True
+    return False
+
+
+def _mentions(node: ast.expr, name: str) -> bool:
+    """Whether a value is the name itself, or a view of it."""
+    while True:
+        path = path_of(node)
+        if path is not None:
+            return root(path) == name
+        match node:
+            case ast.Subscript(value=value) | ast.Call(func=ast.Attribute(value=value)):
+                node = value
+            case _:
+                return False

@@ -1,0 +1,32 @@
+"""What is known of the names a cell finds in the notebook, as plain facts without a tensor in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["library", "module", "tensor", "function", "value", "container", "object"]
+
+
+@dataclass(frozen=True, slots=True)
+class NameFact:
+    """One name of the user's namespace.
+
+    `reaches` tells whether using it can build a graph: a module, a tensor that requires grad, or a
+    function that uses one; None where nobody can say.
+    """
+
+    kind: Kind
+    reaches: bool | None = None
+    rows: int | None = None  # size of dimension 0 of a tensor
+    shape: tuple[int, ...] = ()
+    framework: str | None = None  # "lightning", "transformers", "fastai", "composer"
+
+
+Lookup = Callable[[str], NameFact | None]
+
+
+def nothing_known(_path: str) -> NameFact | None:
+    """Look up names where there is no namespace."""
+    return None

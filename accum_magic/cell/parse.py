@@ -1,0 +1,109 @@
+"""Cell text → `ParsedCell`: the tree, and where in it a loss is back-propagated."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from accum_magic.cell.recognise import BackwardCall, backward_call
+from accum_magic.errors import Refusal
+
+_LOOPS = (ast.For, ast.AsyncFor, ast.While)
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One statement list of the tree on the way from the module down to a statement."""
+
+    owner: ast.AST
+    field: str  # the list's name in its owner: "body", "orelse", "finalbody"
+    index: int  # which statement of the list lies on the way
+
+    @property
+    def body(self) -> list[ast.stmt]:
+        """The list itself."""
+        return getattr(self.owner, self.field)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, slots=True)
+class Backward:
+    """A backward call and the statement lists around it, outermost first."""
+
+    call: BackwardCall
+    places: tuple[Place, ...]
+
+    @property
+    def block_depth(self) -> int:
+        """Index in `places` of the body of the innermost loop, function or `try` (or the module's)."""
+        stops = (*_LOOPS, *_FUNCTIONS, ast.Module, ast.ClassDef, ast.Try, ast.TryStar, ast.ExceptHandler)
+        return max(i for i, place in enumerate(self.places) if isinstance(place.owner, stops))
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedCell:
+    """A cell's text and tree, with its backward calls in source order."""
+
+    text: str
+    tree: ast.Module
+    backwards: tuple[Backward, ...]
+
+    def line(self, number: int) -> str:
+        """Return one line of the cell, 1-based, without its indentation."""
+        return self.text.splitlines()[number - 1].strip()
+
+
+def parse(text: str) -> ParsedCell:
+    """Parse a cell.
+
+    Raises:
+        SyntaxError: The cell is no Python; the error is Python's own.
+        Refusal: The cell is empty.
+
+    """
+    tree = compile(text, "<cell>", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+    if not tree.body:
+        message = "the cell is empty. Write the training cell below the `%%accumulate` line."
+        raise Refusal(message)
+    return ParsedCell(text, tree, tuple(_backwards(tree, ())))
+
+
+def _backwards(owner: ast.AST, places: tuple[Place, ...]) -> Iterator[Backward]:
+    for field, body in _statement_lists(owner):
+        for index, statement in enumerate(body):
+            here = (*places, Place(owner, field, index))
+            call = backward_call(statement)
+            if call is not None:
+                yield Backward(call, here)
+            yield from _backwards(statement, here)
+    for child in [*getattr(owner, "handlers", ()), *getattr(owner, "cases", ())]:
+        yield from _backwards(child, places)
+
+
+def _statement_lists(owner: ast.AST) -> Iterator[tuple[str, Sequence[ast.stmt]]]:
+    for field in ("body", "orelse", "finalbody"):
+        body = getattr(owner, field, None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.stmt):
+            yield field, body
+
+
+def enclosing_function(places: Sequence[Place]) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
+    """Return the innermost function around a place, None at module level."""
+    return next((p.owner for p in reversed(places) if isinstance(p.owner, _FUNCTIONS)), None)
+
+
+def enclosing_loops(places: Sequence[Place]) -> list[ast.For | ast.AsyncFor]:
+    """Return the `for` loops around a place, innermost first, those around an enclosing function included."""
+    loops = [p.owner for p in reversed(places) if isinstance(p.owner, ast.For | ast.AsyncFor) and p.field == "body"]
+    return loops  # noqa: RET504 - names what is returned
+
+
+def is_loop(node: ast.AST) -> bool:
+    """Tell whether a node is a loop."""
+    return isinstance(node, _LOOPS)
+
+
+def is_function(node: ast.AST) -> bool:
+    """Tell whether a node is a function definition."""
+    return isinstance(node, _FUNCTIONS)

@@ -1,0 +1,315 @@
+"""`ParsedCell` → `Plan`: for each triple of a cell what runs when, and which names go in and come out."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from accum_magic.cell import batch as batches
+from accum_magic.cell import refuse
+from accum_magic.cell.batch import BatchNames
+from accum_magic.cell.effects import expression_effects, overlap, overlaps, root, sequence_effects
+from accum_magic.cell.hoist import Hoist, hoists_of, replaced
+from accum_magic.cell.liveness import live_after
+from accum_magic.cell.namespace import Lookup, nothing_known
+from accum_magic.cell.parse import Backward, ParsedCell, Place, enclosing_loops
+from accum_magic.cell.reach import Flow
+from accum_magic.cell.recognise import BackwardCall, is_literal, is_transparent, names_with_gradient
+from accum_magic.cell.regions import (
+    MICRO,
+    Placement,
+    Region,
+    Slice,
+    backward_slice,
+    conflict,
+    place_rest,
+    sink,
+    slice_regions,
+)
+from accum_magic.cell.units import Fork, Unit
+
+
+@dataclass(frozen=True, slots=True)
+class PlanOptions:
+    """What the user says about the cell: the batch's names or expressions, and batch dimensions other than 0."""
+
+    batch: tuple[str, ...] = ()
+    dims: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def named(self) -> frozenset[str]:
+        """Names that the user declares to hold the batch."""
+        return frozenset(root(b.partition("[")[0]) for b in self.batch) | {name for name, _ in self.dims}
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """One triple before / loop / after, in a run of statements of one list."""
+
+    places: tuple[Place, ...]  # down to the list
+    start: int
+    stop: int  # the triple covers statements start to stop - 1 of the list
+    cut: Slice
+    placement: Placement
+    common: tuple[Fork, ...]  # `with` and `if` that hold all of the step, and stay around it
+    hoists: tuple[Hoist, ...]
+    backwards: tuple[BackwardCall, ...]
+    conditions: tuple[Fork, ...]  # `if`s that decide whether the backward runs
+    batch: BatchNames
+    read: tuple[str, ...]
+    unread: tuple[str, ...]
+    unknown_callees: frozenset[str]
+
+    @property
+    def body(self) -> list[ast.stmt]:
+        """The statements of the triple."""
+        return self.places[-1].body[self.start : self.stop]
+
+    @property
+    def micro_units(self) -> list[Unit]:
+        """The units of the micro step, in source order."""
+        return [u for u in self.cut.units if self.placement.runs_in(u, Region.MICRO)]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be done to a cell."""
+
+    parsed: ParsedCell
+    options: PlanOptions
+    steps: tuple[StepPlan, ...]
+
+
+def plan(parsed: ParsedCell, options: PlanOptions | None = None, lookup: Lookup = nothing_known) -> Plan:
+    """Plan the rewrite of a cell.
+
+    Raises:
+        Refusal: The cell cannot be rewritten exactly; the message says why and what to do.
+
+    """
+    options = options or PlanOptions()
+    refuse.whole_cell(parsed, lookup)
+    blocks: dict[int, list[Backward]] = {}
+    for backward in parsed.backwards:
+        blocks.setdefault(id(backward.places[backward.block_depth].body), []).append(backward)
+    steps = [step for block in blocks.values() for step in _plan_block(parsed, block, options, lookup)]
+    return Plan(parsed, options, tuple(steps))
+
+
+def _plan_block(
+    parsed: ParsedCell, backwards: Sequence[Backward], options: PlanOptions, lookup: Lookup
+) -> list[StepPlan]:
+    depth = backwards[0].block_depth
+    places = backwards[0].places[: depth + 1]
+    tops = [b.places[depth].index for b in backwards]
+    steps: list[StepPlan] = []
+    start = 0
+    while backwards:
+        count = _triple_size(places[-1].body[start:], [b.call for b in backwards])
+        triple, last = [b.call for b in backwards[:count]], tops[count - 1]
+        if count < len(tops) and tops[count] == last:
+            raise refuse.several_updates_in_one_statement(backwards[count].call, places[-1].body[last])
+        planner = _Planner(parsed, (*places[:-1], places[-1]), (start, last + 1), triple, options, lookup)
+        step = planner.plan()
+        refuse.graph_from_earlier_step(step.cut.inputs, steps, triple[0])
+        steps.append(step)
+        backwards, tops, start = backwards[count:], tops[count:], last + 1
+    return steps
+
+
+def _triple_size(body: Sequence[ast.stmt], calls: Sequence[BackwardCall]) -> int:
+    """Count the backwards that share one loop: no update between them, or all forwards before the first."""
+    count = 1
+    while count < len(calls):
+        together = backward_slice(body, calls[: count + 1])
+        first = next(i for i, u in enumerate(together.units) if u.node is calls[0].statement)
+        next_only = backward_slice(body, [calls[count]])
+        starts_before = any(u.node is m.node for m in next_only.members for u in together.units[:first])
+        own = refuse.between(body, calls[count - 1], calls[count])
+        if any(refuse.changes_parameters(s) for s in own):
+            if not starts_before or refuse.shares_modules(body, calls[:count], calls[count]):
+                break
+        count += 1
+    return count
+
+
+class _Planner:
+    """Plans one triple; each method is one stage."""
+
+    def __init__(
+        self,
+        parsed: ParsedCell,
+        places: tuple[Place, ...],
+        span: tuple[int, int],
+        triple: Sequence[BackwardCall],
+        options: PlanOptions,
+        lookup: Lookup,
+    ) -> None:
+        self.parsed, self.places, self.span, self.triple = parsed, places, span, tuple(triple)
+        self.options, self.lookup = options, lookup
+        self.body = places[-1].body[span[0] : span[1]]
+        self.cut = backward_slice(self.body, self.triple)
+        self.flow = Flow(lookup)
+        self.loader: frozenset[str] = frozenset()
+
+    def plan(self) -> StepPlan:
+        refuse.backward_calls(self.triple)
+        self._seed()
+        hoists: list[Hoist] = []
+        regions = slice_regions(self.cut, self.flow, lambda unit, flow: hoists.extend(hoists_of(unit, flow)))
+        if not any(r == MICRO for r in regions.values()):
+            raise refuse.nothing_to_split(self.parsed, self.cut, self.triple[0], self.places)
+        sink(self.cut, regions, self.flow.is_fed)
+        placement = place_rest(self.cut, regions)
+        common = _common_forks(self.cut, placement, self.triple)
+        refuse.regions(self.cut, placement, common, self.flow)
+        clash = conflict(self.cut, placement)
+        if clash is not None:
+            raise refuse.order_would_change(*clash, placement)
+        hoists = [h for h in hoists if h.statement in {u.node for u in self._micro(placement)}]
+        names = self._batch_names(placement, hoists)
+        read, unread = self._outputs(placement)
+        start, stop = self.span
+        conditions = self._conditions(common)
+        return StepPlan(
+            self.places, start, stop, self.cut, placement, common, tuple(hoists), self.triple, conditions, names,
+            read, unread, frozenset(self.flow.unknown),
+        )  # fmt: skip
+
+    def _seed(self) -> None:
+        """Say what is known of the batch before the first statement of the block."""
+        nodes = [u.node for u in self.cut.members if not u.is_head] + [c.loss for c in self.triple]
+        called = batches.callees(nodes)
+        named = self.options.named
+        if self.options.batch:
+            self.loader = named
+        else:
+            self.loader = batches.seeds(self.cut.inputs, enclosing_loops(self.places), called) | named
+        self.flow.reaching |= names_with_gradient(self.parsed.tree) - self.loader
+        self.flow.fed |= self.loader
+        if not self.loader:
+            self.flow.fed |= batches.data_inputs(self.cut.inputs, nodes, self.lookup) - self.flow.reaching
+            self.flow.draws_feed = True
+
+    def _micro(self, placement: Placement) -> list[Unit]:
+        return [u for u in self.cut.units if placement.runs_in(u, Region.MICRO)]
+
+    def _micro_reads(self, placement: Placement, hoists: Sequence[Hoist]) -> list[str]:
+        """Paths the micro step takes from outside, in the order of their first use."""
+        named = {h.expression: h.name for h in hoists}
+        statements = [replaced(u.node, named) for u in self._micro(placement)]
+        losses = [ast.Expr(value=replaced(c.loss, named)) for c in self.triple]
+        exposed = {root(p) for p in sequence_effects([*statements, *losses]).reads}
+        order: dict[str, None] = {}
+        for node in [*statements, *losses]:
+            found = [n for n in ast.walk(node) if isinstance(n, ast.Name)]
+            order |= dict.fromkeys(n.id for n in sorted(found, key=lambda n: (n.lineno, n.col_offset)))
+        return [n for n in order if n in exposed]
+
+    def _batch_names(self, placement: Placement, hoists: Sequence[Hoist]) -> BatchNames:
+        strict, loose, fixed = [], [], []
+        micro = self._micro(placement)
+        rebound = frozenset(n for u in micro for n in u.effects.writes)
+        for name in self._micro_reads(placement, hoists):
+            hoist = next((h for h in hoists if h.name == name), None)
+            if hoist is not None:
+                (fixed if hoist.is_whole else loose).append(name)
+                continue
+            kind = self._kind_of(name, placement)
+            if name in rebound and kind not in {"strict", "loose", "free"}:
+                raise refuse.carried_state(name, micro)
+            {"strict": strict, "loose": loose, "free": loose, "fixed": fixed}.get(kind, []).append(name)
+        if not strict and loose and not self.options.batch:
+            strict, loose = self._primary(loose, micro)
+        suspicious = [n for n in loose if self._is_free(n) and not self.loader and not self._may_be_split(n, micro)]
+        names = BatchNames(tuple(strict), tuple(n for n in loose if n not in suspicious), tuple(fixed + suspicious))
+        if not names.strict:
+            raise refuse.nothing_to_split(self.parsed, self.cut, self.triple[0], self.places)
+        refuse.ambiguous(names, self.lookup, micro, self.options)
+        return names
+
+    def _kind_of(self, name: str, placement: Placement) -> str:
+        writers = [u for u in self.cut.units[: self.cut.last + 1] if name in u.effects.changes]
+        writers = [u for u in writers if placement.runs_in(u, Region.BEFORE) and not u.is_head]
+        fact = self.lookup(name)
+        if not writers and fact is not None and fact.kind in {"library", "module", "function", "value"}:
+            return "known"
+        if any(batches.is_whole(u) for u in writers):
+            return "whole"
+        if not writers and is_transparent(name):
+            return "known"
+        if overlaps(name, self.flow.fed):
+            if not writers:
+                return "strict" if name in self.loader else "free"
+            handed_on = all(batches.is_handed_on(u, self._strict_sources(placement)) for u in writers)
+            return "strict" if handed_on and self.loader else "loose"
+        if writers:
+            return "loose" if any(batches.is_drawn(u) for u in writers) else "fixed"
+        if self.options.batch or name in batches.callees([u.node for u in self._micro(placement)]):
+            return "known"
+        is_value = name in batches.data_inputs(frozenset({name}), [u.node for u in self._micro(placement)], self.lookup)
+        return "fixed" if is_value else "known"
+
+    def _strict_sources(self, placement: Placement) -> frozenset[str]:
+        """The loader's names and what has been unpacked from them."""
+        sources = set(self.loader)
+        for unit in self.cut.units[: self.cut.last + 1]:
+            if placement.runs_in(unit, Region.BEFORE) and batches.is_handed_on(unit, frozenset(sources)):
+                sources |= unit.effects.writes
+        return frozenset(sources)
+
+    def _primary(self, loose: list[str], micro: Sequence[Unit]) -> tuple[list[str], list[str]]:
+        """Where no loop binds the batch: it is what the first module is called with."""
+        for unit in micro:
+            for call in (n for n in ast.walk(unit.node) if isinstance(n, ast.Call)):
+                callee = expression_effects(call.func).reads
+                if overlap(callee, self.flow.modules) or overlap(self.flow.modules, callee):
+                    reads = {root(p) for a in call.args for p in expression_effects(a).reads}
+                    reads |= {root(p) for k in call.keywords for p in expression_effects(k.value).reads}
+                    found = next((n for n in loose if n in reads), None)
+                    if found is not None:
+                        return [found], [n for n in loose if n != found]
+        return loose[:1], loose[1:]
+
+    def _is_free(self, name: str) -> bool:
+        return overlaps(name, self.cut.inputs)
+
+    def _may_be_split(self, name: str, micro: Sequence[Unit]) -> bool:
+        return batches.is_in_target_position(name, [u.node for u in micro])
+
+    def _outputs(self, placement: Placement) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        after = [u for u in self.cut.units if placement.runs_in(u, Region.AFTER)]
+        rest = self.places[-1].body[self.span[1] :]
+        live = live_after((*self.places[:-1], self.places[-1]), rest)
+        heads = [u for u in self.cut.units if u.is_head]
+        reads = {root(p) for u in after for p in u.effects.reads} | live.read
+        reads |= {root(p) for u in heads for p in u.effects.reads if self._has_after(u, placement)}
+        deleted = {n for u in after for n in u.effects.deletes}
+        deleted |= sequence_effects(rest).deletes
+        order = [n for u in self._micro(placement) for n in sorted(u.effects.writes) if n in placement.exports]
+        order = list(dict.fromkeys(order))
+        read = tuple(n for n in order if root(n) in reads)
+        unread = tuple(n for n in order if n not in read and (live.at_module or n in deleted))
+        return read, unread
+
+    def _has_after(self, head: Unit, placement: Placement) -> bool:
+        return any(placement.runs_in(u, Region.AFTER) and any(f.node is head.node for f in u.forks)
+                   for u in self.cut.units)  # fmt: skip
+
+    def _conditions(self, common: Sequence[Fork]) -> tuple[Fork, ...]:
+        unit = next(u for u in self.cut.units if u.node is self.triple[0].statement)
+        return tuple(f for f in unit.forks[len(common) :] if isinstance(f.node, ast.If))
+
+
+def _common_forks(cut: Slice, placement: Placement, triple: Sequence[BackwardCall]) -> tuple[Fork, ...]:
+    """Compound statements around the whole step."""
+    statements = {c.statement for c in triple}
+    inside = [u.forks for u in cut.units if u.node in statements]
+    literal = [u for u in cut.units if is_literal(getattr(u.node, "value", ast.Name(id="_")))]
+    inside += [u.forks for u in cut.units if placement.regions.get(u) == MICRO and u not in literal and not u.is_head]
+    shortest = min(inside, key=len)
+    count = 0
+    while count < len(shortest) and all(forks[count] == shortest[count] for forks in inside):
+        count += 1
+    return shortest[:count]

@@ -1,0 +1,119 @@
+"""Which statements reach a module, and which are fed by the batch: SPEC section 4's line."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from accum_magic.cell.effects import expression_effects, overlaps, path_of, root
+from accum_magic.cell.namespace import Lookup
+from accum_magic.cell.recognise import calls, contains_cross_sample, contains_draw, is_transparent
+from accum_magic.cell.units import Unit
+
+
+@dataclass(slots=True)
+class Flow:
+    """The forward slice of the batch, grown statement by statement."""
+
+    lookup: Lookup
+    fed: set[str] = field(default_factory=set)  # names that hold something computed from the batch
+    reaching: set[str] = field(default_factory=set)  # names that may carry a graph
+    modules: set[str] = field(default_factory=set)  # callees that carried the batch into a graph
+    unknown: set[str] = field(default_factory=set)  # callees of which nothing is known but that they get the batch
+    draws_feed: bool = False  # no loop binds a batch: what the step draws or slices itself is the batch
+    settled: set[str] = field(default_factory=set)  # names bound in the block without reaching anything
+
+    def is_fed(self, node: ast.AST) -> bool:
+        """Tell whether an expression or statement reads what comes from the batch."""
+        return any(overlaps(p, self.fed) for p in _reads(node))
+
+    def reaches(self, node: ast.AST) -> bool:
+        """Tell whether an expression or statement may build a graph."""
+        if any(overlaps(p, self.reaching) for p in _reads(node)):
+            return True
+        # every call is asked, not the first that reaches: the callees are remembered
+        return any([self._call_reaches(c) for c in calls(node)]) or self._operand_reaches(node)
+
+    def take(self, unit: Unit, *, fed: bool, reaches: bool) -> None:
+        """Note what a unit hands on to those behind it."""
+        changed = unit.effects.changes
+        for known, now in ((self.fed, fed), (self.reaching, reaches)):
+            if now:
+                known |= changed
+            elif not unit.is_conditional:
+                known -= unit.effects.kills
+        if reaches:
+            self.settled -= changed
+        else:
+            self.settled |= unit.effects.writes
+
+    def _call_reaches(self, call: ast.Call) -> bool:
+        callee = path_of(call.func)
+        is_fed = any(self.is_fed(a) for a in [*call.args, *(k.value for k in call.keywords)])
+        if callee is None:
+            method_of_value = isinstance(call.func, ast.Attribute) and not isinstance(call.func.value, ast.Call)
+            return is_fed and not method_of_value and not self._is_method_of_value(call.func)
+        known = self._fact(callee)
+        if known is not None:
+            if known and is_fed:
+                self.modules.add(callee)
+            return known
+        if is_transparent(callee) or self._is_method_of_value(call.func):
+            return False
+        if is_fed:
+            self.modules.add(callee)
+            self.unknown.add(callee)
+        return is_fed
+
+    def _is_method_of_value(self, func: ast.expr) -> bool:
+        """`x.view`, `batch["ids"].to`: a method of something that came with the batch."""
+        if not isinstance(func, ast.Attribute):
+            return False
+        inner = func.value
+        if self.is_fed(inner):
+            return not any(self._call_reaches(c) for c in calls(inner))
+        base = path_of(inner)
+        return base is not None and "." not in base and self._kind(base) in {"tensor", "value", "container"}
+
+    def _operand_reaches(self, node: ast.AST) -> bool:
+        """`x @ w`: an operand that requires grad, or of which nothing is known."""
+        for operand in _operands(node):
+            path = path_of(operand)
+            if path is None or overlaps(path, self.fed):
+                continue
+            known = self._fact(path)
+            if known:
+                return True
+            if known is None and self._may_require_grad(path) and self.is_fed(node):
+                return not (contains_cross_sample(node) or contains_draw(node))
+        return False
+
+    def _may_require_grad(self, path: str) -> bool:
+        return root(path) not in self.settled and self.lookup(root(path)) is None
+
+    def _fact(self, path: str) -> bool | None:
+        """What the namespace says of a path, or of the longest known part of it."""
+        while path:
+            fact = self.lookup(path)
+            if fact is not None:
+                return fact.reaches
+            path = path.rpartition(".")[0]
+        return None
+
+    def _kind(self, path: str) -> str | None:
+        fact = self.lookup(path)
+        return None if fact is None else fact.kind
+
+
+def _reads(node: ast.AST) -> frozenset[str]:
+    return expression_effects(node).reads
+
+
+def _operands(node: ast.AST) -> Iterator[ast.expr]:
+    for part in ast.walk(node):
+        if isinstance(part, ast.BinOp):
+            yield part.left
+            yield part.right
+        elif isinstance(part, ast.AugAssign):
+            yield part.value

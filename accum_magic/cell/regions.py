@@ -1,0 +1,254 @@
+"""Which part of a block runs once before, per micro-batch, or once after (SPEC section 4)."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from accum_magic.cell.effects import expression_effects, overlap, overlaps, root
+from accum_magic.cell.reach import Flow
+from accum_magic.cell.recognise import (
+    BackwardCall,
+    backward_call,
+    is_clearing,
+    is_layout_change,
+    is_literal,
+    is_shape_read,
+)
+from accum_magic.cell.units import Fork, Unit, flatten
+
+
+class Region(IntEnum):
+    """When a unit runs, in order."""
+
+    BEFORE = 0
+    MICRO = 1
+    AFTER = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The backward slice of the losses within a block."""
+
+    units: tuple[Unit, ...]  # of the whole block, in source order
+    members: frozenset[Unit]
+    last: int  # index in `units` of the last backward of the triple
+    inputs: frozenset[str]  # paths the slice reads from before the block
+    split: frozenset[ast.stmt]  # compound statements that are taken apart
+    certain: frozenset[Fork]  # branches that are taken whenever the backward runs
+
+    def is_split(self, node: ast.stmt) -> bool:
+        """Tell whether a compound statement is taken apart."""
+        return node in self.split
+
+    def is_certain(self, unit: Unit) -> bool:
+        """Tell whether a unit runs whenever the backward does."""
+        return all(isinstance(f.node, ast.With) or f in self.certain for f in unit.forks)
+
+
+def backward_slice(body: Sequence[ast.stmt], triple: Sequence[BackwardCall]) -> Slice:
+    """Slice a block backwards from the losses of a triple."""
+    roots = {call.statement for call in triple}
+    every = tuple(flatten(body, lambda _: True))
+    _, members, _ = _walk_back(every, triple, roots)
+    kept = {unit.node for unit in members} | roots
+    split = frozenset(f.node for unit in every if unit.node in kept for f in unit.forks)
+    units = tuple(flatten(body, lambda node: node in split))
+    last, members, inputs = _walk_back(units, triple, roots)
+    certain = next(u.forks for u in units if u.node is triple[0].statement)
+    return Slice(units, members, last, inputs, split, frozenset(certain))
+
+
+def _walk_back(
+    units: Sequence[Unit], triple: Sequence[BackwardCall], roots: set[ast.Expr]
+) -> tuple[int, frozenset[Unit], frozenset[str]]:
+    losses = {call.statement: call.loss for call in triple}
+    positions = [i for i, unit in enumerate(units) if unit.node in roots]
+    last = positions[-1]
+    certain = set(units[positions[0]].forks)  # these branches are taken whenever the backward runs
+    needed: set[str] = set()
+    members: set[Unit] = set()
+    for unit in reversed(units[: last + 1]):
+        if unit.node in losses and not unit.is_head:
+            needed |= expression_effects(losses[unit.node]).reads  # type: ignore[index]
+        elif unit.is_head:
+            inside = [u for u in units if any(f.node is unit.node for f in u.forks)]
+            if any(u in members or u.node in roots for u in inside):
+                members.add(unit)
+                needed |= unit.effects.reads
+        elif not _is_transparent_to_slice(unit) and overlap(unit.effects.changes, needed):
+            members.add(unit)
+            if all(not isinstance(f.node, ast.If) or f in certain for f in unit.forks):
+                needed = {p for p in needed if root(p) not in unit.effects.kills and p not in unit.effects.writes}
+            needed |= unit.effects.reads
+    return last, frozenset(members), frozenset(needed)
+
+
+def _is_transparent_to_slice(unit: Unit) -> bool:
+    return is_clearing(unit.node) or backward_call(unit.node) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the units of a block go. A unit can be in two regions: a size is read whole and per micro-batch."""
+
+    regions: dict[Unit, frozenset[Region]]
+    exports: frozenset[str]  # names the micro step binds for those behind it
+    first: int  # index of the first unit that runs per micro-batch
+
+    def runs_in(self, unit: Unit, region: Region) -> bool:
+        """Tell whether a unit runs in a region."""
+        return region in self.regions.get(unit, frozenset())
+
+
+BEFORE, MICRO, AFTER = (frozenset({r}) for r in Region)
+
+
+def slice_regions(
+    cut: Slice, flow: Flow, at_micro: Callable[[Unit, Flow], object]
+) -> dict[Unit, frozenset[Region]]:
+    """Place the units of the slice: what is fed and reaches a module runs per micro-batch, the rest once before.
+
+    `at_micro` is told each unit that runs per micro-batch, while `flow` stands right before it.
+    """
+    regions: dict[Unit, frozenset[Region]] = {}
+    for unit in cut.units[: cut.last + 1]:
+        if unit not in cut.members or unit.is_head:
+            continue
+        fed, reaches = _is_fed(unit, flow), flow.reaches(unit.node)
+        regions[unit] = MICRO if fed and reaches else BEFORE
+        if regions[unit] == MICRO:
+            at_micro(unit, flow)
+        is_drawn_batch = flow.draws_feed and not reaches and not is_literal_unit(unit)
+        flow.take(unit, fed=fed or is_drawn_batch, reaches=reaches)
+    return regions
+
+
+def _is_fed(unit: Unit, flow: Flow) -> bool:
+    return any(overlaps(p, flow.fed) for p in unit.effects.reads)
+
+
+def sink(cut: Slice, regions: dict[Unit, frozenset[Region]], fed: Callable[[ast.expr], bool]) -> None:
+    """Let literals, sizes and changes of layout run below the line, where splitting commutes with them."""
+    members = [u for u in cut.units[: cut.last + 1] if u in regions]
+    sizes = frozenset(n for u in members if is_shape_read_unit(u, fed) for n in u.effects.writes)
+    for position in range(len(members) - 1, -1, -1):
+        unit = members[position]
+        value = _assigned_value(unit)
+        if value is None or regions[unit] != BEFORE or not cut.is_certain(unit):
+            continue
+        readers = _readers(unit, members[position + 1 :])
+        if not any(Region.MICRO in regions[r] for r in readers):
+            continue
+        if is_shape_read(value) and fed(value):
+            if not _changed_later(cut, regions, unit):
+                regions[unit] = BEFORE | MICRO
+        elif is_literal(value) or (is_layout_change(value, sizes) and fed(value)):
+            others = _readers(unit, [u for u in cut.units[: cut.last + 1] if u not in regions])
+            if all(regions[r] == MICRO for r in readers) and not _comes_before(others, cut, regions):
+                regions[unit] = MICRO if is_literal(value) else MICRO | AFTER
+
+
+def is_literal_unit(unit: Unit) -> bool:
+    """Tell whether a unit binds a literal."""
+    value = _assigned_value(unit)
+    return value is not None and is_literal(value)
+
+
+def is_shape_read_unit(unit: Unit, fed: Callable[[ast.expr], bool]) -> bool:
+    """Tell whether a unit binds sizes of the batch."""
+    value = _assigned_value(unit)
+    return value is not None and is_shape_read(value) and fed(value)
+
+
+def _assigned_value(unit: Unit) -> ast.expr | None:
+    match unit.node:
+        case ast.Assign(value=value) | ast.AnnAssign(value=value) if not unit.is_head:
+            return value
+        case _:
+            return None
+
+
+def _readers(unit: Unit, behind: Sequence[Unit]) -> list[Unit]:
+    """Units that may see what `unit` binds."""
+    names = set(unit.effects.writes)
+    readers = []
+    for other in behind:
+        if overlap(other.effects.reads, names) or overlap(other.effects.mutates, names):
+            readers.append(other)
+        if not other.is_conditional:
+            names -= other.effects.kills
+    return readers
+
+
+def _changed_later(cut: Slice, regions: dict[Unit, frozenset[Region]], unit: Unit) -> bool:
+    """Whether what a size is read of is changed once more before the micro-batches start."""
+    behind = cut.units[cut.units.index(unit) + 1 : cut.last + 1]
+    return any(overlap(unit.effects.reads, u.effects.changes) for u in behind if regions.get(u, BEFORE) == BEFORE)
+
+
+def _comes_before(others: Sequence[Unit], cut: Slice, regions: dict[Unit, frozenset[Region]]) -> bool:
+    """Whether one of these units, outside the slice, will run before the micro-batches."""
+    first = next(i for i, u in enumerate(cut.units) if Region.MICRO in regions.get(u, frozenset()))
+    return any(cut.units.index(u) < first for u in others)
+
+
+def place_rest(cut: Slice, regions: dict[Unit, frozenset[Region]]) -> Placement:
+    """Place what is not in the slice: in source order, after the loop from the first reader of a loop value on."""
+    micro_only = [u for u, r in regions.items() if r == MICRO]
+    exports = frozenset(n for u in micro_only for n in u.effects.writes)
+    first = min(cut.units.index(u) for u in micro_only)
+    bound: set[str] = set()
+    reader_seen = backward_seen = False
+    for position, unit in enumerate(cut.units):
+        if unit.is_head or unit in regions:
+            if regions.get(unit) == MICRO:
+                bound |= unit.effects.writes
+            continue
+        if position > cut.last:
+            regions[unit] = AFTER
+        elif backward_call(unit.node) is not None:
+            regions[unit] = frozenset()
+            backward_seen = True
+        elif is_clearing(unit.node):
+            regions[unit] = BEFORE
+        else:
+            touched = unit.effects.reads | unit.effects.changes
+            reads_loop_value = bool(overlap(touched, bound))
+            reader_seen |= backward_seen or reads_loop_value or _writes_what_is_read(unit, position, cut, regions)
+            regions[unit] = AFTER if reader_seen else BEFORE
+    return Placement(regions, exports, first)
+
+
+def _writes_what_is_read(unit: Unit, position: int, cut: Slice, regions: dict[Unit, frozenset[Region]]) -> bool:
+    """Whether running a unit before the loop would change what a slice statement above it reads."""
+    above = [u for u in cut.units[:position] if Region.MICRO in regions.get(u, frozenset())]
+    return any(overlap(unit.effects.changes, u.effects.reads) for u in above)
+
+
+def conflict(cut: Slice, placement: Placement) -> tuple[Unit, Unit, str] | None:
+    """Return two units whose order would change although one sees what the other does, and the path they share."""
+    units = [u for u in cut.units[: cut.last + 1] if not u.is_head and placement.regions.get(u)]
+    for index, early in enumerate(units):
+        for late in units[index + 1 :]:
+            path = _clash(early, placement.regions[early], late, placement.regions[late])
+            if path is not None:
+                return early, late, path
+    return None
+
+
+def _clash(early: Unit, early_in: frozenset[Region], late: Unit, late_in: frozenset[Region]) -> str | None:
+    if is_clearing(early.node) or is_clearing(late.node):
+        return None
+    last_start, first_late = max(early_in), min(late_in)
+    if last_start <= first_late:
+        return None
+    a, b = early.effects, late.effects
+    if min(early_in) > first_late:
+        path = overlap(b.reads, a.changes)
+        if path is not None:
+            return path
+    return overlap(a.reads, b.changes) or (overlap(a.changes, b.changes) if len(early_in) == 1 else None)
+

@@ -1,0 +1,103 @@
+"""Operands without a graph: numbers, masks and weights, told by comparing the two runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from accum_magic.engine.graph import is_equal, shares_storage
+from accum_magic.engine.reads import was_read
+
+if TYPE_CHECKING:
+    from accum_magic.engine.graph import Pair
+    from accum_magic.engine.terms import Context
+
+STATISTIC = "a value computed over the whole batch without a graph scales single samples"
+
+# Where operations keep an operand that has no graph.
+_OPERANDS = ("self", "other", "mat1", "mat2", "vec", "input", "target", "weight", "pos_weight", "result")
+_LARGEST_COMPARED = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """A constant operand in both runs."""
+
+    ratio: float = 1.0
+    """Its value on k + 1 samples over that on k."""
+    is_data: bool = False
+    """Computed from the data: equal or proportional values are chance."""
+    fault: str = ""
+
+
+def factor(pair: Pair, name: str, context: Context, *, divides: bool) -> Factor:
+    """What a multiplication or division by the operand saved under ``name`` does to a denominator."""
+    small, large = pair.saved(name)
+    if small is None or large is None:
+        return Factor()
+    if isinstance(small, torch.Tensor):
+        if small.numel() != 1 or large.numel() != 1:
+            return Factor(fault=differing_rows(small, large, context))
+        if shares_storage(small, large):
+            return Factor()
+        return _number(small.item(), large.item(), context, divides=divides, is_fresh=not _is_wrapped(small))
+    return _number(small, large, context, divides=divides, is_fresh=False)
+
+
+def _number(small: Any, large: Any, context: Context, *, divides: bool, is_fresh: bool) -> Factor:
+    if isinstance(small, complex) or small == 0 or large == 0:
+        return Factor(is_data=divides or small != large)
+    comes_from_data = is_fresh or was_read((float(small), float(large)), context.reads)
+    if small != large:
+        return Factor(large / small, is_data=comes_from_data)
+    # A count of valid elements may be equal by chance, a temperature is no whole number; as a factor a
+    # tensor that is equal in both runs is a coefficient.
+    return Factor(is_data=comes_from_data and divides and float(small).is_integer())
+
+
+def _is_wrapped(tensor: torch.Tensor) -> bool:
+    # A Python number inside a tensor gives way to any tensor in type promotion, a 0-dim tensor does not.
+    probe = torch.tensor(1, dtype=torch.float16 if tensor.is_floating_point() else torch.int8)
+    return tensor.dim() == 0 and torch.result_type(tensor, probe) != tensor.dtype
+
+
+def differing_rows(small: torch.Tensor, large: torch.Tensor, context: Context) -> str:
+    """Why two runs disagree about one sample: the first row of both must be the same; empty if it is."""
+    if not context.is_quiet or small.dim() != large.dim() or shares_storage(small, large):
+        return ""
+    growing = [i for i in range(small.dim()) if small.shape[i] != large.shape[i]]
+    if len(growing) > 1 or small.numel() == 0 or small.layout is not torch.strided:
+        return ""
+    if growing:
+        small, large = small.select(growing[0], 0), large.select(growing[0], 0)
+    if small.shape != large.shape:
+        return ""
+    first, second = (tensor.detach().reshape(-1)[:_LARGEST_COMPARED] for tensor in (small, large))
+    return "" if is_equal(first, second) else STATISTIC
+
+
+def differing_operands(pair: Pair, context: Context) -> str:
+    """Why an operation on values without a graph is no operation per sample; empty if nothing shows it."""
+    if not context.is_quiet:
+        return ""
+    for name in _OPERANDS:
+        small, large = pair.saved(name)
+        if isinstance(small, torch.Tensor) and isinstance(large, torch.Tensor):
+            fault = differing_rows(small, large, context)
+            if fault:
+                return fault
+    return ""
+
+
+def is_same_tensor(first: Pair, second: Pair, name: str) -> bool:
+    """Whether two nodes of one graph saved the same tensor under a name."""
+    return all(
+        mine is theirs or (mine is not None and theirs is not None and _is_same(mine, theirs))
+        for mine, theirs in zip(first.saved(name), second.saved(name), strict=True)
+    )
+
+
+def _is_same(first: torch.Tensor, second: torch.Tensor) -> bool:
+    return first.shape == second.shape and (shares_storage(first, second) or torch.equal(first, second))

@@ -1,0 +1,36 @@
+"""What the engine tells whoever listens: frozen values, no tensor among them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """A cell begins to run."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepMeasured:
+    """The probe has looked at a step, before its first update."""
+
+    line: int
+    reasons: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StepDone:
+    """The gradients of a step are complete."""
+
+    step: int
+    samples: int
+    micro_batches: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    """The cell has ended, or failed."""
+
+
+Event = RunStarted | StepMeasured | StepDone | RunEnded

@@ -1,0 +1,68 @@
+"""What the probe found out about one training step: frozen values, no tensor among them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Reduction = Literal["mean", "sum", "measured", "unproven"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """A one-element tensor with a graph: a backward root, or a loss that is read later.
+
+    ``mean``: micro-batch i of k_i samples counts k_i / B. ``sum``: it counts 1. ``measured``: it counts
+    w_i / sum(w), where w is ``_saved_total_weight`` of the node reached from ``.grad_fn`` along ``path``.
+    """
+
+    reduction: Reduction
+    path: tuple[int, ...] = ()
+    """measured: indices into ``next_functions`` down to the node that holds the total weight."""
+    reasons: tuple[str, ...] = ()
+    """unproven: why. mean or sum: under which condition it holds, where there is one."""
+    unignored: tuple[tuple[int, ...], ...] = ()
+    """mean or sum: paths of the NLL nodes whose total weight was taken for the plain number of targets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A tensor whose dimension ``dim`` grew with the batch: pieces are concatenated there."""
+
+    dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """The same in every micro-batch, and not computed from the batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """Cannot be recombined from its micro-batches."""
+
+    reason: str
+
+
+Leaf = Scalar | Joined | Constant | Unknown
+
+
+@dataclass(frozen=True, slots=True)
+class StepFacts:
+    """All that rules, verdict, joining and weights may read about a step."""
+
+    roots: tuple[Scalar, ...]
+    """One per tensor the user calls ``backward`` on."""
+    values: tuple[tuple[Leaf, ...], ...]
+    """Per returned value, per leaf in the order of ``torch.utils._pytree.tree_flatten``."""
+    reasons: tuple[str, ...]
+    """Why the gradients can only be approximate; what is wrong with a *value* stands in its own leaf."""
+    notes: tuple[str, ...]
+    """What the user should know though the verdict stands."""
+    saved_bytes: tuple[float, float]
+    """(a, b): a forward on k samples keeps about a + b * k bytes for its backward."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether accumulation gives the full batch's gradients up to rounding."""
+        return not self.reasons

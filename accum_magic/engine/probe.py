@@ -1,0 +1,162 @@
+"""Measure what a training step averages over, from its autograd graphs on k and on k + 1 samples."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from accum_magic.engine import reductions as table
+from accum_magic.engine.facts import Scalar, StepFacts, Unknown
+from accum_magic.engine.flow import measure
+from accum_magic.engine.graph import Lockstep, Pair
+from accum_magic.engine.leaves import leaf_facts, leaves_of, pair_top, root_facts
+from accum_magic.engine.reads import NumberReads
+from accum_magic.engine.saved import SavedTensors
+from accum_magic.engine.terms import Context
+from accum_magic.engine.undo import Rehearsal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from contextlib import AbstractContextManager
+
+    from accum_magic.engine.facts import Leaf
+    from accum_magic.engine.terms import Flow
+
+    Outcome = tuple[Sequence[torch.Tensor], Sequence[object]]
+
+BATCH_NORM = "BatchNorm in training mode ({}) normalises each micro-batch by itself"
+RANDOM = "random layers ({}) draw other random numbers than the plain cell (same law)"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Run:
+    roots: Sequence[torch.Tensor]
+    leaves: list[list[object]]
+    saved_bytes: int
+    reads: NumberReads
+
+
+def probe(forward: Callable[[int], Outcome], k: int) -> StepFacts:
+    """Run a step forward on k and on k + 1 samples and read off how its micro-batches recombine.
+
+    Args:
+        forward: runs the step on the first ``n`` samples; returns the tensors that ``backward`` is called
+            on, and the values that the step leaves. Called twice, for ``k`` and ``k + 1``.
+        k: samples of the smaller run; 2 or more, since a size of 1 broadcasts.
+
+    Returns:
+        Frozen facts; they hold no tensor, and both graphs are gone.
+
+    Raises:
+        whatever ``forward`` raises, after random states and module buffers are put back.
+
+    Example::
+
+        >>> import torch
+        >>> model, x = torch.nn.Linear(4, 1), torch.ones(8, 4)
+        >>> def forward(n):
+        ...     out = model(x[:n])
+        ...     loss = out.square().mean()
+        ...     return (loss,), (out, loss)
+        >>> facts = probe(forward, 3)
+        >>> facts.roots, facts.exact
+        ((Scalar(reduction='mean', path=(), reasons=(), unignored=()),), True)
+        >>> facts.values[0]
+        (Joined(dim=0),)
+    """
+    with ExitStack() as stack:
+        stack.enter_context(_eager())
+        rehearsal = stack.enter_context(Rehearsal())
+        small = _run(forward, k)
+        rehearsal.rewind()
+        large = _run(forward, k + 1)
+        rehearsal.rewind()
+        is_quiet = not rehearsal.drew and not rehearsal.batch_norms()
+        context = Context(k, is_quiet, (small.reads, large.reads))
+        return _facts(small, large, context, rehearsal)
+
+
+def _eager() -> AbstractContextManager[object]:
+    # Compiled graphs are opaque. Importing dynamo takes a second, and without it nothing is compiled.
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+    return stance
+
+
+def _run(forward: Callable[[int], Outcome], samples: int) -> _Run:
+    with SavedTensors() as saved, NumberReads() as reads:
+        roots, values = forward(samples)
+    return _Run(tuple(roots), [leaves_of(value) for value in values], saved.now_bytes, reads)
+
+
+def _facts(small: _Run, large: _Run, context: Context, rehearsal: Rehearsal) -> StepFacts:
+    steps = Lockstep()
+    tops = [pair_top(steps, mine, theirs) for mine, theirs in zip(small.roots, large.roots, strict=True)]
+    below_roots = len(steps.order)
+    leaf_tops = [
+        [pair_top(steps, mine, theirs) for mine, theirs in zip(mine_all, theirs_all, strict=False)]
+        for mine_all, theirs_all in zip(small.leaves, large.leaves, strict=True)
+    ]
+    flows = measure(steps.order, context)
+    roots = tuple(root_facts(mine, top, flows, context) for mine, top in zip(small.roots, tops, strict=True))
+    values = tuple(
+        _value(mine, theirs, leaf_top, flows, context)
+        for mine, theirs, leaf_top in zip(small.leaves, large.leaves, leaf_tops, strict=True)
+    )
+    slope = float(large.saved_bytes - small.saved_bytes)
+    reasons = (*_norm_reasons(steps.order[:below_roots], rehearsal), *_root_reasons(roots))
+    return StepFacts(
+        roots=roots,
+        values=values,
+        reasons=tuple(dict.fromkeys(reasons)),
+        notes=_notes(rehearsal),
+        saved_bytes=(small.saved_bytes - slope * context.k, slope),
+    )
+
+
+def _value(
+    small: list[object],
+    large: list[object],
+    tops: list[Pair | None],
+    flows: dict[Pair, Flow],
+    context: Context,
+) -> tuple[Leaf, ...]:
+    if len(small) != len(large):
+        return tuple(Unknown("how many values it holds depends on the number of samples") for _ in small)
+    return tuple(
+        leaf_facts(mine, theirs, context, top, flows[top] if top is not None else None)
+        for mine, theirs, top in zip(small, large, tops, strict=True)
+    )
+
+
+def _root_reasons(roots: Iterable[Scalar]) -> list[str]:
+    return [reason for root in roots for reason in root.reasons]
+
+
+def _norm_reasons(order: Iterable[Pair], rehearsal: Rehearsal) -> list[str]:
+    # Modules are asked too: a discriminator under no_grad leaves no node.
+    names = rehearsal.batch_norms()
+    if names:
+        return [BATCH_NORM.format(", ".join(names))]
+    return [BATCH_NORM.format("functional")] if any(map(_is_coupling_norm, order)) else []
+
+
+def _is_coupling_norm(pair: Pair) -> bool:
+    # An instance norm is a batch norm of one sample with k * C channels.
+    return (
+        pair.op in table.BATCH_NORMS
+        and pair.saved("training")[0] is not False
+        and bool(pair.outputs)
+        and pair.outputs[0].growing not in {(), (1,)}
+    )
+
+
+def _notes(rehearsal: Rehearsal) -> tuple[str, ...]:
+    if not rehearsal.drew:
+        return ()
+    return (RANDOM.format(", ".join(rehearsal.random_layers()) or "random functions"),)

@@ -1,0 +1,207 @@
+"""A run: all steps of one cell, its counters and its summary."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from accum_magic.engine.events import Event, RunEnded, RunStarted, StepDone, StepMeasured
+from accum_magic.engine.memory import Meter, meter_for
+from accum_magic.engine.site import Site
+
+LOSSES_KEPT = 10_000
+EVENTS_KEPT = 1_000
+Verdict = Literal["exact", "approximate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a view needs to know, as plain numbers."""
+
+    steps: int
+    total_steps: int | None
+    micro_batch: int  # the running one, 1-based
+    micro_batches: int  # of the running step
+    samples: int
+    loss: float | None
+    memory_bytes: int
+    peak_bytes: int
+    elapsed_s: float
+    samples_per_s: float
+    remaining_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """What became of a run.
+
+    `losses` holds the last 10,000 full-batch losses as numbers; `peak_bytes` is resident memory on a
+    CPU, allocated memory on an accelerator; `micro_batches` counts all that ran.
+    """
+
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    notes: tuple[str, ...]
+    optimizer_steps: int
+    micro_batches: int
+    steps: int
+    samples: int
+    peak_bytes: int
+    elapsed_s: float
+    samples_per_s: float
+    losses: tuple[float, ...]
+    events: tuple[Event, ...]
+
+    def __str__(self) -> str:
+        """Return one line with the counts and the verdict, and one line per reason and note."""
+        per_step = self.micro_batches / self.steps if self.steps else 0
+        line = (
+            f"accum_magic: {self.verdict} · {_count(self.optimizer_steps, 'optimizer step')} · "
+            f"{_count(self.micro_batches, 'micro-batch', 'micro-batches')} ({per_step:.3g} per step) · "
+            f"{_count(self.samples, 'sample')} in {self.elapsed_s:.1f} s ({self.samples_per_s:.0f}/s) · "
+            f"peak {self.peak_bytes / 2**20:.0f} MiB"
+        )
+        why = [f"  approximate: {reason}" for reason in self.reasons]
+        return "\n".join([line, *why, *(f"  note: {note}" for note in self.notes)])
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+class Run:
+    """The steps of one cell. The training thread writes plain attributes; views read `snapshot()`."""
+
+    def __init__(self, total_steps: int | None = None, subscribers: tuple[Callable[[Event], None], ...] = ()) -> None:
+        self.total_steps = total_steps
+        self.subscribers = subscribers
+        self.started_s = time.perf_counter()
+        self.ended_s: float | None = None
+        self.steps = self.samples = self.micro_batches_done = self.optimizer_steps = 0
+        self.micro_batch = self.micro_batches = 0
+        self.loss: torch.Tensor | None = None
+        self.losses: deque[torch.Tensor] = deque(maxlen=LOSSES_KEPT)
+        self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
+        self.reasons: dict[str, None] = {}
+        self.notes: dict[str, None] = {}
+        self.sites: dict[object, Site] = {}
+        self.meter: Meter = meter_for(torch.device("cpu"))
+        self.peak_bytes = self.meter.now_bytes()
+        self.emit(RunStarted())
+
+    def emit(self, event: Event) -> None:
+        """Keep an event and hand it to the subscribers; one that fails is told no more (structlog's way)."""
+        self.events.append(event)
+        for subscriber in self.subscribers:
+            try:
+                subscriber(event)
+            except Exception as error:  # noqa: BLE001 - a view must never break training
+                self.subscribers = tuple(s for s in self.subscribers if s is not subscriber)
+                self.note(f"a view failed and was switched off: {error!r}")
+
+    def note(self, text: str) -> None:
+        """Add a note to the summary."""
+        self.notes[text] = None
+
+    def learn(self, site: Site) -> None:
+        """Take over what the probe of a step has found."""
+        self.reasons |= dict.fromkeys(site.reasons)
+        self.notes |= dict.fromkeys(site.notes)
+        self.emit(StepMeasured(site.line, tuple(site.reasons), tuple(site.notes)))
+
+    def use_device(self, device: torch.device) -> None:
+        """Measure the memory of the device that the batch is on."""
+        if device.type != "cpu":
+            self.meter = meter_for(device)
+
+    def step_done(self, samples: int, micro_batches: int, loss: torch.Tensor | None) -> None:
+        """Count a step whose gradients are complete."""
+        self.steps += 1
+        self.samples += samples
+        self.micro_batches_done += micro_batches
+        if loss is not None:
+            self.loss = loss
+            self.losses.append(loss)
+        self.emit(StepDone(self.steps, samples, micro_batches))
+
+    def close(self) -> None:
+        """End the run: clocks stop."""
+        if self.ended_s is None:
+            self.ended_s = time.perf_counter()
+            self.peak_bytes = self.meter.peak_bytes()
+            self.emit(RunEnded())
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the run began, or that it took."""
+        return (self.ended_s or time.perf_counter()) - self.started_s
+
+    def snapshot(self) -> Snapshot:
+        """Return the counters of now; reading the loss waits for the device, on the caller's thread."""
+        elapsed, loss = self.elapsed_s, self.loss
+        remaining = None
+        if self.total_steps and self.steps:
+            remaining = elapsed / self.steps * max(0, self.total_steps - self.steps)
+        return Snapshot(
+            self.steps, self.total_steps, self.micro_batch, self.micro_batches, self.samples,
+            None if loss is None else float(loss), self.meter.now_bytes(), self.meter.peak_bytes(), elapsed,
+            self.samples / elapsed if elapsed else 0.0, remaining,
+        )  # fmt: skip
+
+    def summary(self) -> RunSummary:
+        """Return what became of the run so far."""
+        peak = self.peak_bytes if self.ended_s is not None else self.meter.peak_bytes()
+        elapsed = self.elapsed_s
+        return RunSummary(
+            "approximate" if self.reasons else "exact", tuple(self.reasons), tuple(self.notes),
+            self.optimizer_steps, self.micro_batches_done, self.steps, self.samples, peak, elapsed,
+            self.samples / elapsed if elapsed else 0.0, tuple(float(v) for v in self.losses), tuple(self.events),
+        )  # fmt: skip
+
+
+class _Runs:
+    """The run that steps count for, and the last one."""
+
+    current: Run | None = None
+    last: Run | None = None
+    hook: object = None
+
+
+def begin(total_steps: int | None = None, subscribers: tuple[Callable[[Event], None], ...] = ()) -> Run:
+    """Begin a run; steps count for it until it is closed."""
+    if _Runs.hook is None:
+        _Runs.hook = register_optimizer_step_post_hook(_count_optimizer_step)
+    _Runs.current = _Runs.last = Run(total_steps, subscribers)
+    return _Runs.current
+
+
+def end(run: Run) -> None:
+    """Close a run."""
+    run.close()
+    if _Runs.current is run:
+        _Runs.current = None
+
+
+def current_run() -> Run:
+    """Return the run that steps count for; code that runs outside of a cell gets one of its own."""
+    return _Runs.current or begin()
+
+
+def last_run() -> RunSummary | None:
+    """Return the summary of the last run, None before the first.
+
+    >>> import accum_magic
+    >>> summary = accum_magic.last_run()
+    """
+    return None if _Runs.last is None else _Runs.last.summary()
+
+
+def _count_optimizer_step(*_: object) -> None:
+    if _Runs.current is not None:
+        _Runs.current.optimizer_steps += 1

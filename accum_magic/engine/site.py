@@ -1,0 +1,167 @@
+"""What is known of one step of the code: how its batch is split, what the probe found, where its targets lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from accum_magic.engine.facts import StepFacts
+from accum_magic.engine.probe import probe
+from accum_magic.engine.split import UnequalRows, is_batch_tensor, rows, split
+from accum_magic.engine.weights import Targets, find_targets, node_at
+from accum_magic.errors import BatchError
+
+PROBE_SAMPLES = 2  # a size of 1 broadcasts, so k = 2 and k + 1 = 3 are the cheapest two that tell
+Outcome = tuple[Sequence[torch.Tensor], Sequence[Any]]
+
+
+@dataclass(slots=True)
+class Site:
+    """One `step` call of the rewritten code."""
+
+    line: int
+    loose: tuple[str, ...]
+    fixed: tuple[str, ...]
+    dims: Mapping[str, int]
+    divided: tuple[str, ...] | None = None  # names that are split, decided at the first step
+    facts: StepFacts | None = None
+    signature: tuple[object, ...] = ()  # the graph the facts were read from
+    targets: dict[int, Targets | None] = field(default_factory=dict)  # by root
+    reasons: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def dim(self, name: str) -> int:
+        """Return the batch dimension of a name."""
+        return self.dims.get(name, 0)
+
+    def samples(self, batch: Mapping[str, Any]) -> int:
+        """Return the number of samples of a step, and decide at the first step which names are split.
+
+        Raises:
+            BatchError: Names disagree on it, a name could be the batch or not, or nothing can be split.
+
+        """
+        if self.divided is None:
+            self.divided = self._decide(batch)
+        found: dict[str, int] = {}
+        for name in self.divided:
+            count = self._rows(name, batch[name])
+            if count is not None:
+                found[name] = count
+        if len(set(found.values())) > 1:
+            raise BatchError(self._unequal(found))
+        if not found:
+            raise BatchError(self._nothing(batch))
+        return next(iter(found.values()))
+
+    def _rows(self, name: str, value: object) -> int | None:
+        try:
+            return rows(value, self.dim(name))
+        except UnequalRows as error:
+            message = (
+                f"line {self.line}: unequal batch sizes: the tensors in `{name}` have {error} rows. Say which are the "
+                f"batch: %%accumulate 4 --batch '{name}[\"x\"],{name}[\"y\"]'"
+            )
+            raise BatchError(message) from None
+
+    def _decide(self, batch: Mapping[str, Any]) -> tuple[str, ...]:
+        strict = [n for n in batch if n not in self.loose and n not in self.fixed]
+        counts = {n: c for n in strict if (c := self._rows(n, batch[n])) is not None}
+        samples = next(iter(counts.values()), None)
+        for name in self.fixed:
+            self._check_fixed(name, batch[name], samples, next(iter(counts), ""), batch)
+        loose = [n for n in self.loose if self._matches(n, batch[n], samples)]
+        for name in (*strict, *loose):
+            self._check_graph(name, batch[name])
+        return (*strict, *loose)
+
+    def _matches(self, name: str, value: object, samples: int | None) -> bool:
+        try:
+            return samples is not None and rows(value, self.dim(name)) == samples
+        except UnequalRows:
+            return False
+
+    def _check_fixed(self, name: str, value: object, samples: int | None, main: str, batch: Mapping[str, Any]) -> None:
+        if not isinstance(value, torch.Tensor) or value.requires_grad or value.ndim == 0 or value.shape[0] != samples:
+            return
+        unit = "values" if value.ndim == 1 else "rows"
+        main_unit = "values" if getattr(batch[main], "ndim", 2) == 1 else "rows"
+        message = (
+            f"line {self.line}: `{name}` ({value.shape[0]} {unit}) and `{main}` ({samples} {main_unit}) could both be "
+            f"the batch.\nSay which: %%accumulate 4 --batch {main}"
+        )
+        raise BatchError(message)
+
+    def _check_graph(self, name: str, value: object) -> None:
+        if isinstance(value, torch.Tensor) and value.grad_fn is not None and value.ndim > self.dim(name):
+            message = (
+                f"line {self.line}: the graph behind `{name}` was built before this step's micro-batches. Compute "
+                f"`{name}` in the same cell, between the batch and the loss, or detach it."
+            )
+            raise BatchError(message)
+
+    def _unequal(self, found: Mapping[str, int]) -> str:
+        main, *others = found
+        other = next(n for n in others if found[n] != found[main])
+        return (
+            f"line {self.line}: unequal batch sizes: `{main}` has {found[main]} rows and `{other}` has {found[other]}. "
+            f"If only one of them is the batch, say so: %%accumulate 4 --batch {main}; if the batch is another "
+            f"dimension, name it: --dim {other}=1"
+        )
+
+    def _nothing(self, batch: Mapping[str, Any]) -> str:
+        kinds = ", ".join(f"`{n}` is a {type(v).__name__}" for n, v in batch.items() if n not in self.fixed)
+        return (
+            f"line {self.line}: found nothing to split: {kinds or 'no batch'}. Name the tensors that hold the batch: "
+            "%%accumulate 4 --batch x,y (or an expression, --batch batch.text)"
+        )
+
+    def pieces(self, batch: Mapping[str, Any], sizes: tuple[int, ...]) -> list[Sequence[Any]]:
+        """Return the arguments of the micro step, one sequence of micro-batches per name."""
+        divided, count = self.divided or (), len(sizes)
+        return [split(v, sizes, self.dim(n)) if n in divided else (v,) * count for n, v in batch.items()]
+
+    def measure(self, micro_step: Callable[..., Outcome], batch: Mapping[str, Any], samples: int) -> None:
+        """Probe the step forward on a few samples; nothing is updated, everything random is put back."""
+
+        def forward(count: int) -> Outcome:
+            given = {n: self._first(n, v, count, samples) for n, v in batch.items()}
+            try:
+                return micro_step(*given.values())
+            except Exception as error:
+                error.add_note(f"(accum_magic was probing the step with {count} of the batch's {samples} samples)")
+                raise
+
+        self.facts = probe(forward, PROBE_SAMPLES)
+        self.reasons, self.notes = list(self.facts.reasons), list(self.facts.notes)
+        self.targets.clear()
+
+    def _first(self, name: str, value: Any, count: int, samples: int) -> Any:
+        """Return the first samples of a value; a batch too small for the probe is repeated."""
+        if name not in (self.divided or ()):
+            return value
+        if count <= samples:
+            return split(value, (count, samples - count) if count < samples else (samples,), self.dim(name))[0]
+        return _repeated(value, count, self.dim(name))
+
+    def find_targets(self, roots: Sequence[torch.Tensor], pieces: Mapping[str, Any]) -> None:
+        """Find the targets of measured losses in the batch, from the graph of a micro-batch."""
+        assert self.facts is not None  # noqa: S101 - asked for after the probe only
+        inside = {n: p for n, p in pieces.items() if n in (self.divided or ())}
+        for index, (root, fact) in enumerate(zip(roots, self.facts.roots, strict=True)):
+            if fact.reduction == "measured":
+                self.targets[index] = find_targets(node_at(root, fact.path), inside)
+
+
+def _repeated(value: Any, count: int, dim: int) -> Any:
+    if isinstance(value, torch.Tensor):
+        index = torch.arange(count, device=value.device) % value.shape[dim]
+        return value.index_select(dim, index)
+    if isinstance(value, list | tuple) and not any(is_batch_tensor(v, dim) for v in value):
+        return [value[i % len(value)] for i in range(count)]
+    from torch.utils import _pytree as pytree  # noqa: PLC0415 - only tiny container batches come here
+
+    return pytree.tree_map(lambda leaf: _repeated(leaf, count, dim) if is_batch_tensor(leaf, dim) else leaf, value)

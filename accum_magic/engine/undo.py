@@ -1,0 +1,175 @@
+"""Run a forward and put back what it changed: random states and module buffers."""
+
+from __future__ import annotations
+
+import random
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from torch.utils.hooks import RemovableHandle
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RandomStates:
+    """The states of all global random generators that this process uses."""
+
+    cpu: torch.Tensor
+    devices: dict[str, list[torch.Tensor]]
+    python: tuple[Any, ...]
+    numpy: tuple[Any, ...] | None
+
+    @classmethod
+    def now(cls) -> RandomStates:
+        """Read the states; an accelerator that was never used is not initialised for it."""
+        numpy = sys.modules.get("numpy")
+        return cls(
+            torch.get_rng_state(),
+            {name: _device_states(name) for name in _used_devices()},
+            random.getstate(),
+            numpy.random.get_state() if numpy else None,
+        )
+
+    def restore(self) -> None:
+        """Put the states back."""
+        torch.set_rng_state(self.cpu)
+        for name, states in self.devices.items():
+            for index, state in enumerate(states):
+                _set_device_state(name, index, state)
+        random.setstate(self.python)
+        if self.numpy is not None:
+            sys.modules["numpy"].random.set_state(self.numpy)
+
+    def differs(self, other: RandomStates) -> bool:
+        """Whether random numbers were drawn between the two."""
+        return (
+            not torch.equal(self.cpu, other.cpu)
+            or self.python != other.python
+            or _numpy_key(self.numpy) != _numpy_key(other.numpy)
+            or any(
+                not torch.equal(mine, theirs)
+                for name in self.devices.keys() & other.devices.keys()
+                for mine, theirs in zip(self.devices[name], other.devices[name], strict=True)
+            )
+        )
+
+
+def _numpy_key(state: tuple[Any, ...] | None) -> tuple[Any, ...]:
+    return () if state is None else (state[1].tobytes(), *state[2:])
+
+
+def _used_devices() -> list[str]:
+    used = [name for name in ("cuda", "xpu") if getattr(torch, name).is_initialized()]
+    return [*used, "mps"] if torch.backends.mps.is_available() else used
+
+
+def _device_states(name: str) -> list[torch.Tensor]:
+    module = getattr(torch, name)
+    if name == "mps":
+        return [module.get_rng_state()]
+    return [module.get_rng_state(index) for index in range(module.device_count())]
+
+
+def _set_device_state(name: str, index: int, state: torch.Tensor) -> None:
+    module = getattr(torch, name)
+    if name == "mps":
+        module.set_rng_state(state)
+    else:
+        module.set_rng_state(state, index)
+
+
+@dataclass(slots=True, eq=False)
+class _Buffer:
+    owner: nn.Module
+    name: str
+    original: torch.Tensor
+    value: torch.Tensor
+    version: int
+
+    def restore(self) -> None:
+        # Only what changed is written: a write raises the version of a buffer that a graph may have saved.
+        # `.data` edits leave the version alone, hence the comparison.
+        if self.owner._buffers.get(self.name) is not self.original:
+            self.owner._buffers[self.name] = self.original
+        if self.original._version != self.version or not torch.equal(self.original, self.value):
+            with torch.no_grad():
+                self.original.copy_(self.value)
+            self.version = self.original._version
+
+
+@dataclass(slots=True, eq=False)
+class Rehearsal:
+    """A block whose forwards leave random states and buffers as they were, also when they raise.
+
+    ``rewind`` goes back to the start within the block; leaving it does the same.
+    """
+
+    modules: dict[nn.Module, None] = field(default_factory=dict)
+    """Every module that was called, in the order of its first call."""
+    drew: bool = False
+    """Whether a forward drew random numbers, as far as ``rewind`` has seen."""
+    _buffers: list[_Buffer] = field(default_factory=list)
+    _start: RandomStates | None = None
+    _hook: RemovableHandle | None = None
+
+    def __enter__(self) -> Self:
+        self._start = RandomStates.now()
+        self._hook = register_module_forward_pre_hook(self._remember)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._hook is not None:
+            self._hook.remove()
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Put random states and buffers back to what they were on entry."""
+        if self._start is not None:
+            self.drew = self.drew or self._start.differs(RandomStates.now())
+            self._start.restore()
+        for buffer in self._buffers:
+            buffer.restore()
+
+    def _remember(self, module: nn.Module, _args: Any) -> None:
+        if module in self.modules:
+            return
+        self.modules[module] = None
+        for name, buffer in module.named_buffers(recurse=False):
+            if not nn.parameter.is_lazy(buffer):
+                self._buffers.append(_Buffer(module, name, buffer, buffer.detach().clone(), buffer._version))
+
+    def random_layers(self) -> tuple[str, ...]:
+        """Type names of the called modules that drop values at random."""
+        found = {type(module).__name__: None for module in self.modules if _drops(module)}
+        return tuple(found)
+
+    def batch_norms(self) -> tuple[str, ...]:
+        """Qualified names of the called BatchNorm layers that use the statistics of their batch."""
+        names: dict[nn.Module, str] = {}
+        for module in self.modules:
+            if module not in names:
+                for name, child in module.named_modules():
+                    names.setdefault(child, name or type(module).__name__)
+        return tuple(names[module] for module in self.modules if _normalises_by_batch(module))
+
+
+def _drops(module: nn.Module) -> bool:
+    rates = (getattr(module, name, 0.0) for name in ("p", "dropout", "dropout_p", "attention_dropout", "drop_prob"))
+    return module.training and any(isinstance(rate, float) and rate > 0 for rate in rates)
+
+
+def _normalises_by_batch(module: nn.Module) -> bool:
+    return isinstance(module, _BatchNorm) and (module.training or module.running_mean is None)

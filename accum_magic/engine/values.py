@@ -1,0 +1,122 @@
+"""What comes out of the micro-batches: losses recombined, outputs joined, the rest released."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import torch
+from torch.utils import _pytree as pytree
+
+from accum_magic.engine.facts import Constant, Joined, Leaf, Scalar, Unknown
+from accum_magic.engine.split import flatten
+from accum_magic.errors import ReleasedError
+
+
+class _Unbound:
+    """The value of a name that a branch of the step has not bound."""
+
+    def __repr__(self) -> str:
+        return "UNBOUND"
+
+
+UNBOUND = _Unbound()
+
+
+class Released:
+    """Stands for a value of the micro-batches that was not kept; every use of it says how to keep it."""
+
+    def __init__(self, name: str, why: str) -> None:
+        self.__dict__.update(_name=name, _why=why)
+
+    def _complain(self, *_args: object, **_kwargs: object) -> NoReturn:
+        message = (
+            f"`{self._name}` was not kept: {self._why}. Read it in the cell after the step (an assignment such as "
+            f"`kept = {self._name}` is enough), and all of it is joined."
+        )
+        raise ReleasedError(message)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__") or name.startswith("_repr_") or name.startswith("_ipython_"):
+            raise AttributeError(name)  # protocols that ask what an object can do get an ordinary no
+        self._complain()
+
+    __getitem__ = __iter__ = __len__ = __call__ = __float__ = __int__ = __bool__ = __array__ = _complain  # type: ignore[assignment]
+    __add__ = __sub__ = __mul__ = __truediv__ = __matmul__ = __radd__ = __rsub__ = __rmul__ = __eq__ = _complain  # type: ignore[assignment]
+    __lt__ = __le__ = __gt__ = __ge__ = __neg__ = __rtruediv__ = _complain  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"<`{self._name}` was not kept: {self._why}>"
+
+
+def detached(value: Any) -> Any:
+    """Return a value without its graph; containers are rebuilt."""
+    if isinstance(value, torch.Tensor):
+        return value.detach() if value.requires_grad else value
+    if value is None or isinstance(value, str | int | float):
+        return value
+    leaves, spec = flatten(value)
+    if not any(isinstance(leaf, torch.Tensor) and leaf.requires_grad for leaf in leaves):
+        return value
+    return pytree.tree_unflatten([leaf.detach() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves], spec)
+
+
+class Collector:
+    """Collects one value over the micro-batches of a step."""
+
+    __slots__ = ("facts", "is_read", "name", "parts", "spec")
+
+    def __init__(self, name: str, facts: Sequence[Leaf], *, is_read: bool) -> None:
+        self.name, self.facts, self.is_read = name, facts, is_read
+        self.parts: list[list[Any]] = [[] for _ in facts]
+        self.spec: pytree.TreeSpec | None = None
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether the value is a single number with a graph."""
+        return len(self.facts) == 1 and isinstance(self.facts[0], Scalar)
+
+    def take(self, value: Any) -> None:
+        """Take the value of one micro-batch, without its graph."""
+        if isinstance(value, torch.Tensor):
+            fact = self.facts[0]
+            if isinstance(fact, Scalar) or (self.is_read and isinstance(fact, Joined)):
+                self.parts[0].append(value.detach())
+            return
+        leaves, self.spec = flatten(value)
+        for part, fact, leaf in zip(self.parts, self.facts, leaves, strict=True):
+            if isinstance(fact, Scalar) or (self.is_read and isinstance(fact, Joined)):
+                part.append(leaf.detach())
+            elif isinstance(fact, Constant):
+                part[:] = [leaf]
+
+    def result(self, weights: Sequence[float]) -> Any:
+        """Return the value of the whole batch."""
+        leaves = [self._leaf(f, p, weights) for f, p in zip(self.facts, self.parts, strict=True)]
+        if self.spec is None:
+            return leaves[0]
+        if len(leaves) == 1 or all(not isinstance(leaf, Released) for leaf in leaves) or self.is_read:
+            return pytree.tree_unflatten(leaves, self.spec)
+        return Released(self.name, "it is large, and nothing in the cell reads it")
+
+    def _leaf(self, fact: Leaf, parts: list[Any], weights: Sequence[float]) -> Any:
+        if isinstance(fact, Scalar):
+            return recombined(fact, parts, weights)
+        if isinstance(fact, Joined) and self.is_read:
+            return torch.cat(parts, fact.dim)
+        if isinstance(fact, Constant):
+            return parts[0] if parts else None
+        why = fact.reason if isinstance(fact, Unknown) else "it is large, and nothing in the cell reads it"
+        return Released(self.name, why)
+
+
+def recombined(fact: Scalar, parts: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
+    """Return a loss of the whole batch from those of its micro-batches."""
+    stacked = torch.stack(list(parts))
+    if fact.reduction == "sum":
+        return stacked.sum(0)
+    weight = torch.tensor(weights, dtype=stacked.dtype, device=stacked.device)
+    weight = weight.view(-1, *(1,) * (stacked.ndim - 1))
+    # a micro-batch without a valid target has a loss of NaN and a weight of zero: it adds nothing
+    return torch.where(weight == 0, torch.zeros_like(stacked), stacked * weight).sum(0)

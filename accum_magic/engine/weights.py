@@ -1,0 +1,100 @@
+"""The weight of each micro-batch in the gradient: a mean's share, one for a sum, a measured total weight.
+
+A cross entropy divides by the total weight of its valid targets (`ignore_index`, class weights), which
+differs between micro-batches (transformers#34191). Where those targets are a leaf of the batch the
+totals are counted before the loop; where they are made inside the model, every micro-batch's total is
+read from its graph, and the gradients are rescaled once at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from accum_magic.engine.facts import Scalar
+from accum_magic.engine.split import flatten
+
+_INT64 = 1 << 63
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Where in the batch the targets of a cross entropy lie, and what counts among them."""
+
+    name: str
+    leaf: int
+    ignore_index: int
+    class_weight: torch.Tensor | None
+
+    def totals(self, batch: dict[str, Any], sizes: Sequence[int], dim: int) -> list[float]:
+        """Return the total weight of each micro-batch's targets."""
+        target = flatten(batch[self.name])[0][self.leaf]
+        valid = target != self.ignore_index
+        if self.class_weight is None:
+            weight = valid.to(torch.float64 if target.device.type != "mps" else torch.float32)
+        else:
+            safe = torch.where(valid, target, torch.zeros_like(target))
+            weight = self.class_weight.to(target.device)[safe] * valid
+        rows = weight.movedim(dim, 0).flatten(1).sum(1) if weight.ndim > 1 else weight
+        return torch.stack([piece.sum() for piece in rows.split(list(sizes))]).tolist()  # type: ignore[no-any-return]
+
+    def all_count(self, batch: dict[str, Any]) -> bool:
+        """Whether every target counts the same, so that the total weight is their number."""
+        target = flatten(batch[self.name])[0][self.leaf]
+        return self.class_weight is None and bool((target != self.ignore_index).all())
+
+
+def node_at(root: torch.Tensor, path: Sequence[int]) -> Any:
+    """Return the graph node that a path leads to."""
+    node: Any = root.grad_fn
+    for index in path:
+        node = node.next_functions[index][0]
+    return node
+
+
+def total_weight(root: torch.Tensor, fact: Scalar) -> torch.Tensor:
+    """Return the total weight of the targets behind a measured loss; no synchronisation."""
+    return node_at(root, fact.path)._saved_total_weight.detach()  # type: ignore[no-any-return]
+
+
+def find_targets(node: Any, pieces: dict[str, Any]) -> Targets | None:
+    """Find the leaf of a micro-batch that a cross entropy takes as its targets; None where it made its own."""
+    target = node._saved_target
+    if target is None or target.is_floating_point():
+        return None
+    ignore = int(node._saved_ignore_index)
+    for name, piece in pieces.items():
+        for index, leaf in enumerate(flatten(piece)[0]):
+            if isinstance(leaf, torch.Tensor) and _same_memory(leaf, target):
+                weight = node._saved_weight
+                return Targets(name, index, ignore - 2 * _INT64 if ignore >= _INT64 else ignore,
+                               None if weight is None else weight.detach())  # fmt: skip
+    return None
+
+
+def _same_memory(left: torch.Tensor, right: torch.Tensor) -> bool:
+    return (
+        left.data_ptr() == right.data_ptr()
+        and left.numel() == right.numel()
+        and left.dtype == right.dtype
+        and left.is_contiguous() == right.is_contiguous()
+    )
+
+
+def parameters_of(roots: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """Yield the leaves that a backward from `roots` will accumulate gradients into."""
+    stack = [root.grad_fn for root in roots if root.grad_fn is not None]
+    yield from (root for root in roots if root.grad_fn is None and root.requires_grad)
+    seen = set(stack)
+    while stack:
+        node: Any = stack.pop()
+        variable = getattr(node, "variable", None)
+        if variable is not None:
+            yield variable
+        for following, _ in node.next_functions:
+            if following is not None and following not in seen:
+                seen.add(following)
+                stack.append(following)

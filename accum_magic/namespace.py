@@ -1,0 +1,139 @@
+"""Describes a notebook's namespace to `cell/`, which knows no torch: modules, tensors, functions that use them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from types import FunctionType, MethodType, ModuleType
+from typing import Any
+
+import torch
+
+from accum_magic.cell.namespace import Lookup, NameFact
+
+_FRAMEWORKS = {"lightning": "lightning", "pytorch_lightning": "lightning", "transformers": "transformers",
+               "fastai": "fastai", "composer": "composer"}  # fmt: skip
+_FUNCTIONS_DEEP = 4
+_MISSING = object()
+
+
+def describe(namespace: Mapping[str, Any]) -> Lookup:
+    """Return a lookup of access paths (`x`, `self.model`, `torch.nn.functional`) in a namespace."""
+    known: dict[str, NameFact | None] = {}
+
+    def lookup(path: str) -> NameFact | None:
+        if path not in known:
+            known[path] = _fact(_resolve(namespace, path), namespace)
+        return known[path]
+
+    return lookup
+
+
+def _resolve(namespace: Mapping[str, Any], path: str) -> Any:
+    """Follow a path through plain attributes; properties are not run."""
+    first, *rest = path.split(".")
+    value = namespace.get(first, _MISSING)
+    for name in rest:
+        if value is _MISSING:
+            return _MISSING
+        if isinstance(value, torch.nn.Module):
+            stores = [value._parameters, value._buffers, value._modules, vars(value)]  # noqa: SLF001 - no property runs
+            value = next((s[name] for s in stores if name in s), _static(value, name))
+        else:
+            value = _static(value, name)
+    return value
+
+
+def _static(value: Any, name: str) -> Any:
+    if isinstance(value, torch.Tensor):
+        return _MISSING
+    found = inspect.getattr_static(value, name, _MISSING)
+    if isinstance(found, FunctionType) and not isinstance(value, type | ModuleType):
+        return MethodType(found, value)
+    return _MISSING if isinstance(found, property) else found
+
+
+def _fact(value: Any, namespace: Mapping[str, Any]) -> NameFact | None:  # noqa: PLR0911 - one return per kind
+    if value is _MISSING:
+        return None
+    if isinstance(value, torch.nn.Module):
+        return NameFact("module", reaches=True)
+    if isinstance(value, torch.Tensor):
+        shape = tuple(value.shape)
+        return NameFact("tensor", reaches=value.requires_grad, rows=shape[0] if shape else None, shape=shape)
+    if isinstance(value, ModuleType):
+        return NameFact("library", reaches=False)
+    if isinstance(value, FunctionType | MethodType):
+        return NameFact("function", reaches=_function_reaches(value, namespace, _FUNCTIONS_DEEP))
+    if isinstance(value, bool | int | float | complex | str | bytes | torch.device | torch.dtype | type(None)):
+        return NameFact("value", reaches=False)
+    if isinstance(value, dict | list | tuple):
+        return NameFact("container", reaches=_container_reaches(value))
+    if type(value).__module__ == "numpy":
+        return NameFact("tensor", reaches=False, rows=_rows(value), shape=tuple(getattr(value, "shape", ())))
+    if isinstance(value, type) or type(value).__module__ == "builtins":
+        return NameFact("function", reaches=None if _is_module_class(value) else False)
+    framework = next((_FRAMEWORKS[c.__module__.partition(".")[0]] for c in type(value).__mro__
+                      if c.__module__.partition(".")[0] in _FRAMEWORKS), None)  # fmt: skip
+    return NameFact("object", reaches=_object_reaches(value), framework=framework)
+
+
+def _rows(value: Any) -> int | None:
+    shape = getattr(value, "shape", ())
+    return int(shape[0]) if shape else None
+
+
+def _is_module_class(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, torch.nn.Module)
+
+
+def _container_reaches(value: Any) -> bool:
+    items = value.values() if isinstance(value, dict) else value
+    return any(isinstance(i, torch.nn.Module) or (isinstance(i, torch.Tensor) and i.requires_grad) for i in items)
+
+
+def _is_installed(module: str | None) -> bool:
+    top = (module or "").partition(".")[0]
+    return top in {"torch", "numpy", "math", "random", "einops", "torchvision", "torchaudio", "PIL", "scipy", "builtins"}
+
+
+def _object_reaches(value: object) -> bool | None:
+    """An object of the user's: anything may be behind it. A tokenizer or transform of a package: no module."""
+    if _is_installed(type(value).__module__):
+        return False
+    held = getattr(value, "__dict__", {})
+    if any(isinstance(v, torch.nn.Module) for v in held.values()):
+        return True
+    return None if type(value).__module__ == "__main__" else False
+
+
+def _function_reaches(function: Any, namespace: Mapping[str, Any], depth: int) -> bool | None:
+    """Whether a function uses a module or a trainable tensor of its globals or closure, directly or by calls."""
+    if _is_installed(getattr(function, "__module__", None)):
+        return False
+    if isinstance(function, MethodType):
+        if isinstance(function.__self__, torch.nn.Module):
+            return True
+        function = function.__func__
+    code = getattr(function, "__code__", None)
+    if code is None or depth == 0:
+        return None
+    captured = [c.cell_contents for c in function.__closure__ or () if _is_filled(c)]
+    used = [function.__globals__[n] for n in code.co_names if n in function.__globals__] + captured
+    verdicts = [_used_reaches(v, namespace, depth) for v in used]
+    return True if True in verdicts else None if None in verdicts else False
+
+
+def _used_reaches(value: Any, namespace: Mapping[str, Any], depth: int) -> bool | None:
+    if isinstance(value, FunctionType | MethodType):
+        return _function_reaches(value, namespace, depth - 1)
+    fact = _fact(value, namespace)
+    return None if fact is None else fact.reaches
+
+
+def _is_filled(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018 - an empty cell raises
+    except ValueError:
+        return False
+    return True

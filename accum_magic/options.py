@@ -1,0 +1,76 @@
+"""The options of `%%accumulate`, checked once for the magic and for the Python API."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+
+from accum_magic.cell.plan import PlanOptions
+from accum_magic.cell.rewrite import SplitInto
+from accum_magic.errors import OptionError
+
+_HOW = "Write %%accumulate 10, or %%accumulate --size 100 for micro-batches of at most 100 samples."
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the user asks for."""
+
+    into: SplitInto
+    plan: PlanOptions
+
+
+def options_from(
+    n: str | int | None, size: str | int | None = None, batch: str | None = None, dim: str | None = None
+) -> Options:
+    """Check the options of one rewrite.
+
+    Raises:
+        OptionError: One of them cannot be understood; the message shows how to write it.
+
+    """
+    if n is None and size is None:
+        message = f"how many micro-batches? {_HOW}"
+        raise OptionError(message)
+    if n is not None and size is not None:
+        message = f"N = {n} and --size {size} both say how to split; give one of them. {_HOW}"
+        raise OptionError(message)
+    into = SplitInto(_count("N", n), _count("--size", size))
+    return Options(into, PlanOptions(_names(batch), _dims(dim)))
+
+
+def _count(what: str, value: str | int | None) -> int | None:
+    if value is None:
+        return None
+    try:
+        number = int(value)
+    except ValueError:
+        message = f"{what} must be a whole number, found `{value}`. {_HOW}"
+        raise OptionError(message) from None
+    if number < 1:
+        message = f"{what} must be at least 1, found {number}. {_HOW}"
+        raise OptionError(message)
+    return number
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    if text is None:
+        return ()
+    try:
+        node = ast.parse(f"({text},)", mode="eval").body
+    except SyntaxError:
+        node = None
+    if not isinstance(node, ast.Tuple) or not all(isinstance(e, ast.Name | ast.Attribute | ast.Subscript) for e in node.elts):
+        message = f"--batch takes names or expressions such as x,y or batch[\"ids\"], found `{text}`."
+        raise OptionError(message)
+    return tuple(ast.unparse(e) for e in node.elts)
+
+
+def _dims(text: str | None) -> tuple[tuple[str, int], ...]:
+    if text is None:
+        return ()
+    pairs = [part.partition("=") for part in text.split(",")]
+    if not all(name.strip().isidentifier() and number.strip().isdigit() for name, _, number in pairs):
+        message = f"--dim takes name=dimension pairs such as x=1,h=1, found `{text}`."
+        raise OptionError(message)
+    return tuple((name.strip(), int(number)) for name, _, number in pairs)

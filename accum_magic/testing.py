@@ -1,0 +1,63 @@
+"""Helpers for tests of training code: run a cell plainly and accumulated, in namespaces of your own."""
+
+from __future__ import annotations
+
+import ast
+import linecache
+from types import CodeType
+from typing import Any
+
+from accum_magic.api import rewrite_with
+from accum_magic.engine.run import begin, end
+from accum_magic.options import Options, options_from
+
+
+def run_plain(cell: str, namespace: dict[str, Any]) -> Any:  # noqa: ANN401 - a cell's value can be anything
+    """Run a cell as it stands; return the value of its last expression.
+
+    >>> run_plain("a = 1\\na + 1", {})
+    2
+    """
+    return run_tree(ast.parse(cell), namespace, _with_source("<plain cell>", cell))
+
+
+def run_accumulated(cell: str, namespace: dict[str, Any], n: int | None = None, options: str = "") -> Any:  # noqa: ANN401
+    """Run a cell as `%%accumulate n options` would; return the value of its last expression.
+
+    Raises:
+        AccumulateError: As the magic does.
+
+    """
+    rewritten = rewrite_with(cell, _parsed(n, options), namespace)
+    leftovers = set(rewritten.leftovers) - set(namespace)
+    run = begin()
+    try:
+        return run_tree(rewritten.tree, namespace, _with_source("<accumulated cell>", cell))
+    finally:
+        end(run)
+        for name in leftovers:
+            namespace.pop(name, None)
+
+
+def _with_source(filename: str, cell: str) -> str:
+    """Register a cell's text, so that tracebacks and `inspect` find it."""
+    linecache.cache[filename] = (len(cell), None, cell.splitlines(keepends=True), filename)
+    return filename
+
+
+def _parsed(n: int | None, options: str) -> Options:
+    words = options.split()
+    given = dict(zip(words[::2], words[1::2], strict=True))
+    size = given.get("--size")
+    return options_from(None if size else n, size, given.get("--batch"), given.get("--dim"))
+
+
+def run_tree(tree: ast.Module, namespace: dict[str, Any], filename: str) -> Any:  # noqa: ANN401
+    """Execute a module and return the value of its last statement if that is an expression."""
+    body, last = tree.body, None
+    if body and isinstance(body[-1], ast.Expr):
+        *body, final = body
+        last = compile(ast.Expression(final.value), filename, "eval")  # type: ignore[attr-defined]
+    code: CodeType = compile(ast.Module(body, []), filename, "exec")
+    exec(code, namespace)  # noqa: S102 - running the user's cell is the job
+    return None if last is None else eval(last, namespace)  # noqa: S307 - so is its last line

@@ -1,0 +1,1 @@
+"""Showing what happened. Knows Jupyter; never imports torch or `cell/`."""

@@ -1,0 +1,20 @@
+# The batch is chunked by hand, with one update behind the chunks.  idiom: accumulates-by-hand
+# %% setup
+import torch
+from torch import nn
+import torch.nn.functional as F
+from torch.utils.data import DataLoader, TensorDataset
+model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+X, Y = torch.randn(10, 4), torch.randint(0, 3, (10,))
+loader = DataLoader(TensorDataset(X, Y), batch_size=5)
+# %% cell
+for x, y in loader:
+    optimizer.zero_grad()
+    for xc, yc in zip(x.chunk(2), y.chunk(2)):
+        loss = F.cross_entropy(model(xc), yc) * len(xc) / len(x)
+        loss.backward()
+    optimizer.step()
+# %% refused
+line 3
+already accumulates

@@ -1,0 +1,20 @@
+# The loss itself comes from the cell above: a bare backward and step.  idiom: graph-built-outside
+# %% setup
+import torch
+from torch import nn
+import torch.nn.functional as F
+from torch.utils.data import DataLoader, TensorDataset
+model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+X, Y = torch.randn(10, 4), torch.randint(0, 3, (10,))
+loader = DataLoader(TensorDataset(X, Y), batch_size=5)
+optimizer.zero_grad()
+loss = F.cross_entropy(model(X), Y)
+# %% cell
+loss.backward()
+optimizer.step()
+print(loss.item())
+# %% refused
+line 1
+`loss`
+outside

@@ -1,0 +1,19 @@
+# The loss is a penalty on the model's own parameters; the loader's batch never reaches it.  idiom: nothing-to-split
+# %% setup
+import torch
+from torch import nn
+import torch.nn.functional as F
+from torch.utils.data import DataLoader, TensorDataset
+model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+X, Y = torch.randn(10, 4), torch.randint(0, 3, (10,))
+loader = DataLoader(TensorDataset(X, Y), batch_size=5)
+# %% cell
+for x, y in loader:
+    optimizer.zero_grad()
+    penalty = sum(p.pow(2).sum() for p in model.parameters())
+    penalty.backward()
+    optimizer.step()
+# %% refused
+line 4
+batch

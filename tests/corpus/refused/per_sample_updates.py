@@ -1,0 +1,20 @@
+# Online learning: the parameters move after every sample, so there is no batch to accumulate.  idiom: per-sample-updates
+# %% setup
+import torch
+from torch import nn
+import torch.nn.functional as F
+from torch.utils.data import DataLoader, TensorDataset
+model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+X, Y = torch.randn(10, 4), torch.randint(0, 3, (10,))
+loader = DataLoader(TensorDataset(X, Y), batch_size=5)
+# %% cell
+for x, y in loader:
+    for xi, yi in zip(x, y):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(xi), yi)
+        loss.backward()
+        optimizer.step()
+# %% refused
+line 2
+sample

@@ -1,0 +1,21 @@
+# Python 2's print: the cell's own syntax error, reported as Python reports it.  idiom: syntax-error
+# error: SyntaxError
+# plain: no (it is no Python)
+# %% setup
+import torch
+from torch import nn
+import torch.nn.functional as F
+from torch.utils.data import DataLoader, TensorDataset
+model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+X, Y = torch.randn(10, 4), torch.randint(0, 3, (10,))
+loader = DataLoader(TensorDataset(X, Y), batch_size=5)
+# %% cell
+for x, y in loader:
+    optimizer.zero_grad()
+    loss = F.cross_entropy(model(x), y)
+    print "loss", loss.item()
+    loss.backward()
+    optimizer.step()
+# %% refused
+line 4

@@ -1,0 +1,21 @@
+# `%%time` below the magic line: a cell magic has to be the cell's first line.  idiom: cell-magic-below
+# plain: no (only IPython runs %%time)
+# %% setup
+import torch
+from torch import nn
+import torch.nn.functional as F
+from torch.utils.data import DataLoader, TensorDataset
+model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+X, Y = torch.randn(10, 4), torch.randint(0, 3, (10,))
+loader = DataLoader(TensorDataset(X, Y), batch_size=5)
+# %% cell
+%%time
+for x, y in loader:
+    optimizer.zero_grad()
+    loss = F.cross_entropy(model(x), y)
+    loss.backward()
+    optimizer.step()
+# %% refused
+`%%time`
+above

@@ -1,0 +1,73 @@
+"""The truth beside the probe: do micro-batch gradients under the claimed weights give the full batch's?"""
+
+from dataclasses import dataclass
+
+import torch
+
+from accum_magic.engine.probe import probe
+
+SPLITS = ((5, 4, 2), (1, 10), (3, 3, 3, 2))
+TOTAL = 11
+
+
+@dataclass
+class Step:
+    """A step on a slice of the batch: ``run(start, stop)`` returns roots and values."""
+
+    run: object
+    parameters: list
+
+    def probe(self, k=3):
+        return probe(lambda n: self.run(0, n), k)
+
+    def full(self):
+        return self.gradients([(0, TOTAL)], [1.0])
+
+    def gradients(self, slices, weights):
+        for parameter in self.parameters:
+            parameter.grad = None
+        for (start, stop), weight in zip(slices, weights, strict=True):
+            (root,), _ = self.run(start, stop)
+            root.backward(gradient=torch.full_like(root, weight))
+        return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in self.parameters]
+
+    def agrees(self, scalar):
+        """Whether the claim of a scalar reproduces the full gradient on all ragged splits."""
+        full = self.full()
+        return all(
+            torch.allclose(mine, theirs, rtol=1e-9, atol=1e-12)
+            for split in SPLITS
+            for mine, theirs in zip(self._accumulated(scalar, split), full, strict=True)
+        )
+
+    def _accumulated(self, scalar, split):
+        stops = [sum(split[: i + 1]) for i in range(len(split))]
+        slices = list(zip([0, *stops[:-1]], stops, strict=True))
+        return self.gradients(slices, self._weights(scalar, slices))
+
+    def _weights(self, scalar, slices):
+        if scalar.reduction == "sum":
+            return [1.0] * len(slices)
+        if scalar.reduction == "mean":
+            return [(stop - start) / TOTAL for start, stop in slices]
+        weights = [self._total_weight(scalar.path, *bounds) for bounds in slices]
+        return [weight / sum(weights) for weight in weights]
+
+    def _total_weight(self, path, start, stop):
+        (root,), _ = self.run(start, stop)
+        node = root.grad_fn
+        for index in path:
+            node = node.next_functions[index][0]
+        return float(node._saved_total_weight)
+
+
+def step_of(model, inputs, loss):
+    """A step ``loss(model(inputs[a:b]), a, b)``; the model is a module or a function."""
+    parameters = list(model.parameters()) if isinstance(model, torch.nn.Module) else []
+
+    def run(start, stop):
+        out = model(inputs[start:stop])
+        value = loss(out, slice(start, stop))
+        return (value,), (out, value)
+
+    return Step(run, parameters)
