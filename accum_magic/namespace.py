@@ -57,10 +57,12 @@ def _fact(value: Any, namespace: Mapping[str, Any]) -> NameFact | None:  # noqa:
     if value is _MISSING:
         return None
     if isinstance(value, torch.nn.Module):
-        return NameFact("module", reaches=True)
+        return NameFact("module", reaches=True, stepping_hook=_stepping_hook(value))
     if isinstance(value, torch.Tensor):
         shape = tuple(value.shape)
-        return NameFact("tensor", reaches=value.requires_grad, rows=shape[0] if shape else None, shape=shape)
+        rows = shape[0] if shape else None
+        has_graph = value.grad_fn is not None
+        return NameFact("tensor", reaches=value.requires_grad, rows=rows, shape=shape, has_graph=has_graph)
     if isinstance(value, ModuleType):
         return NameFact("library", reaches=False)
     if isinstance(value, FunctionType | MethodType):
@@ -76,6 +78,16 @@ def _fact(value: Any, namespace: Mapping[str, Any]) -> NameFact | None:  # noqa:
     framework = next((_FRAMEWORKS[c.__module__.partition(".")[0]] for c in type(value).__mro__
                       if c.__module__.partition(".")[0] in _FRAMEWORKS), None)  # fmt: skip
     return NameFact("object", reaches=_object_reaches(value), framework=framework)
+
+
+def _stepping_hook(module: torch.nn.Module) -> str | None:
+    """Return the name of a gradient hook on a module's parameters that calls `step`."""
+    for parameter in module.parameters():
+        for hooks in (parameter._post_accumulate_grad_hooks, parameter._backward_hooks):  # noqa: SLF001
+            for hook in (hooks or {}).values():
+                if "step" in getattr(getattr(hook, "__code__", None), "co_names", ()):
+                    return str(getattr(hook, "__name__", hook))
+    return None
 
 
 def _rows(value: Any) -> int | None:
@@ -109,12 +121,12 @@ def _object_reaches(value: object) -> bool | None:
 
 def _function_reaches(function: Any, namespace: Mapping[str, Any], depth: int) -> bool | None:
     """Whether a function uses a module or a trainable tensor of its globals or closure, directly or by calls."""
-    if _is_installed(getattr(function, "__module__", None)):
-        return False
     if isinstance(function, MethodType):
         if isinstance(function.__self__, torch.nn.Module):
             return True
         function = function.__func__
+    if _is_installed(getattr(function, "__module__", None)):
+        return False
     code = getattr(function, "__code__", None)
     if code is None or depth == 0:
         return None

@@ -29,7 +29,7 @@ def run_accumulated(cell: str, namespace: dict[str, Any], n: int | None = None, 
 
     """
     rewritten = rewrite_with(cell, _parsed(n, options), namespace)
-    leftovers = set(rewritten.leftovers) - set(namespace)
+    leftovers = set(rewritten.generated) - set(namespace)
     run = begin()
     try:
         return run_tree(rewritten.tree, namespace, _with_source("<accumulated cell>", cell))

@@ -28,6 +28,7 @@ class Effects:
     mutates: frozenset[str] = frozenset()
     kills: frozenset[str] = frozenset()  # bound on every path through the statement
     deletes: frozenset[str] = frozenset()
+    hands_over: frozenset[str] = frozenset()  # names given to a call whose value nobody takes: it may change them
 
     @property
     def changes(self) -> frozenset[str]:
@@ -135,6 +136,7 @@ def _in_order(parts: Sequence[Effects]) -> Effects:
         frozenset().union(*(p.mutates for p in parts)),
         frozenset(kills),
         frozenset().union(*(p.deletes for p in parts)),
+        frozenset().union(*(p.hands_over for p in parts)),
     )
 
 
@@ -199,6 +201,7 @@ class _Collector(ast.NodeVisitor):
         self.written: set[str] = set()
         self.mutated: set[str] = set()
         self.deleted: set[str] = set()
+        self.handed_over: set[str] = set()
 
     def effects(self) -> Effects:
         plain = frozenset(p for p in self.written if "." not in p)
@@ -208,14 +211,16 @@ class _Collector(ast.NodeVisitor):
             frozenset(self.mutated),
             plain - self.deleted,
             frozenset(self.deleted),
+            frozenset(self.handed_over),
         )
 
     def visit_statement_call(self, node: ast.Call) -> None:
         """A call whose value nobody takes is made for its effect on the object before the dot."""
         self.visit(node)
-        name = path_of(node.func)
-        if isinstance(node.func, ast.Attribute) and name not in _READ_ONLY_CALLS:
+        if isinstance(node.func, ast.Attribute):
             self._mutate(node.func.value)
+        elif path_of(node.func) not in _READ_ONLY_CALLS:
+            self.handed_over |= {p for a in node.args if (p := path_of(a)) is not None}
 
     def visit_Name(self, node: ast.Name) -> None:  # noqa: N802
         if isinstance(node.ctx, ast.Load):

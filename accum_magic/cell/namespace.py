@@ -21,6 +21,8 @@ class NameFact:
     reaches: bool | None = None
     rows: int | None = None  # size of dimension 0 of a tensor
     shape: tuple[int, ...] = ()
+    has_graph: bool = False  # a tensor that an earlier cell computed from parameters
+    stepping_hook: str | None = None  # a hook of a module's parameters that steps an optimizer
     framework: str | None = None  # "lightning", "transformers", "fastai", "composer"
 
 

@@ -62,11 +62,24 @@ def parse(text: str) -> ParsedCell:
         Refusal: The cell is empty.
 
     """
+    _magic_below(text)
     tree = compile(text, "<cell>", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
     if not tree.body:
         message = "the cell is empty. Write the training cell below the `%%accumulate` line."
         raise Refusal(message)
     return ParsedCell(text, tree, tuple(_backwards(tree, ())))
+
+
+def _magic_below(text: str) -> None:
+    lines = text.splitlines()
+    number, first = next(((i, s.strip()) for i, s in enumerate(lines, 1) if s.strip()), (1, ""))
+    if first.startswith("%%"):
+        name = first.split()[0]
+        message = (
+            f"line {number}: `{name}` stands below `%%accumulate`. Put it above: the cell's first line `{first}`, then "
+            "`%%accumulate`."
+        )
+        raise Refusal(message)
 
 
 def _backwards(owner: ast.AST, places: tuple[Place, ...]) -> Iterator[Backward]:

@@ -90,6 +90,7 @@ def plan(parsed: ParsedCell, options: PlanOptions | None = None, lookup: Lookup 
     """
     options = options or PlanOptions()
     refuse.whole_cell(parsed, lookup)
+    refuse.unknown_batch_names(parsed, options.named)
     blocks: dict[int, list[Backward]] = {}
     for backward in parsed.backwards:
         blocks.setdefault(id(backward.places[backward.block_depth].body), []).append(backward)
@@ -112,7 +113,7 @@ def _plan_block(
             raise refuse.several_updates_in_one_statement(backwards[count].call, places[-1].body[last])
         planner = _Planner(parsed, (*places[:-1], places[-1]), (start, last + 1), triple, options, lookup)
         step = planner.plan()
-        refuse.graph_from_earlier_step(step.cut.inputs, steps, triple[0])
+        refuse.graph_from_earlier_step(step.cut, steps, triple[0])
         steps.append(step)
         backwards, tops, start = backwards[count:], tops[count:], last + 1
     return steps
@@ -155,16 +156,18 @@ class _Planner:
 
     def plan(self) -> StepPlan:
         refuse.backward_calls(self.triple)
+        refuse.try_around_part(self.cut, self.triple[0], self.places, self.span[0])
+        refuse.per_sample(self.cut, self.triple[0], self.places, self.lookup)
         self._seed()
         hoists: list[Hoist] = []
         regions = slice_regions(self.cut, self.flow, lambda unit, flow: hoists.extend(hoists_of(unit, flow)))
         if not any(r == MICRO for r in regions.values()):
-            raise refuse.nothing_to_split(self.parsed, self.cut, self.triple[0], self.places)
+            raise refuse.nothing_to_split(self.cut, self.triple[0], self.places, self.lookup)
         sink(self.cut, regions, self.flow.is_fed)
         placement = place_rest(self.cut, regions)
         common = _common_forks(self.cut, placement, self.triple)
         refuse.regions(self.cut, placement, common, self.flow)
-        clash = conflict(self.cut, placement)
+        clash = conflict(self.cut, placement, self.flow.crossing)
         if clash is not None:
             raise refuse.order_would_change(*clash, placement)
         hoists = [h for h in hoists if h.statement in {u.node for u in self._micro(placement)}]
@@ -187,9 +190,9 @@ class _Planner:
         else:
             self.loader = batches.seeds(self.cut.inputs, enclosing_loops(self.places), called) | named
         self.flow.reaching |= names_with_gradient(self.parsed.tree) - self.loader
-        self.flow.fed |= self.loader
+        self.flow.seed(self.loader)
         if not self.loader:
-            self.flow.fed |= batches.data_inputs(self.cut.inputs, nodes, self.lookup) - self.flow.reaching
+            self.flow.seed(batches.data_inputs(self.cut.inputs, nodes, self.lookup) - self.flow.reaching)
             self.flow.draws_feed = True
 
     def _micro(self, placement: Placement) -> list[Unit]:
@@ -218,28 +221,30 @@ class _Planner:
                 continue
             kind = self._kind_of(name, placement)
             if name in rebound and kind not in {"strict", "loose", "free"}:
-                raise refuse.carried_state(name, micro)
+                if overlaps(name, self.cut.inputs):
+                    raise refuse.carried_state(name, micro)
+                kind = "fixed"
             {"strict": strict, "loose": loose, "free": loose, "fixed": fixed}.get(kind, []).append(name)
         if not strict and loose and not self.options.batch:
             strict, loose = self._primary(loose, micro)
         suspicious = [n for n in loose if self._is_free(n) and not self.loader and not self._may_be_split(n, micro)]
         names = BatchNames(tuple(strict), tuple(n for n in loose if n not in suspicious), tuple(fixed + suspicious))
         if not names.strict:
-            raise refuse.nothing_to_split(self.parsed, self.cut, self.triple[0], self.places)
+            raise refuse.nothing_to_split(self.cut, self.triple[0], self.places, self.lookup)
         refuse.ambiguous(names, self.lookup, micro, self.options)
         return names
 
     def _kind_of(self, name: str, placement: Placement) -> str:
-        writers = [u for u in self.cut.units[: self.cut.last + 1] if name in u.effects.changes]
-        writers = [u for u in writers if placement.runs_in(u, Region.BEFORE) and not u.is_head]
+        before = [u for u in self.cut.units[: self.cut.last + 1] if placement.runs_in(u, Region.BEFORE)]
+        writers = [u for u in before if name in u.effects.writes and not u.is_head]
         fact = self.lookup(name)
         if not writers and fact is not None and fact.kind in {"library", "module", "function", "value"}:
             return "known"
         if any(batches.is_whole(u) for u in writers):
-            return "whole"
+            return "fixed" if name in self.flow.reaching else "whole"
         if not writers and is_transparent(name):
             return "known"
-        if overlaps(name, self.flow.fed):
+        if overlaps(name, self.flow.crossing):
             if not writers:
                 return "strict" if name in self.loader else "free"
             handed_on = all(batches.is_handed_on(u, self._strict_sources(placement)) for u in writers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from accum_magic.cell.effects import expression_effects, overlaps, path_of, root
@@ -18,6 +18,7 @@ class Flow:
 
     lookup: Lookup
     fed: set[str] = field(default_factory=set)  # names that hold something computed from the batch
+    crossing: set[str] = field(default_factory=set)  # those of them that are bound before the micro-batches
     reaching: set[str] = field(default_factory=set)  # names that may carry a graph
     modules: set[str] = field(default_factory=set)  # callees that carried the batch into a graph
     unknown: set[str] = field(default_factory=set)  # callees of which nothing is known but that they get the batch
@@ -30,15 +31,24 @@ class Flow:
 
     def reaches(self, node: ast.AST) -> bool:
         """Tell whether an expression or statement may build a graph."""
-        if any(overlaps(p, self.reaching) for p in _reads(node)):
+        reads = _reads(node)
+        if any(overlaps(p, self.reaching) or self._is_trainable(p) for p in reads):
             return True
         # every call is asked, not the first that reaches: the callees are remembered
         return any([self._call_reaches(c) for c in calls(node)]) or self._operand_reaches(node)
 
+    def seed(self, names: Iterable[str]) -> None:
+        """Name what holds the batch when the block begins."""
+        self.fed |= set(names)
+        self.crossing |= set(names)
+
     def take(self, unit: Unit, *, fed: bool, reaches: bool) -> None:
         """Note what a unit hands on to those behind it."""
         changed = unit.effects.changes
-        for known, now in ((self.fed, fed), (self.reaching, reaches)):
+        states = [(self.fed, fed), (self.reaching, reaches)]
+        if not (fed and reaches):
+            states.append((self.crossing, fed))
+        for known, now in states:
             if now:
                 known |= changed
             elif not unit.is_conditional:
@@ -55,16 +65,32 @@ class Flow:
             method_of_value = isinstance(call.func, ast.Attribute) and not isinstance(call.func.value, ast.Call)
             return is_fed and not method_of_value and not self._is_method_of_value(call.func)
         known = self._fact(callee)
+        if known is None and (is_transparent(callee) or self._is_method_of_value(call.func)):
+            known = False
+        if known is False and not is_transparent(callee) and not self._is_method_of_value(call.func):
+            known = self._arguments_reach(call)
         if known is not None:
             if known and is_fed:
                 self.modules.add(callee)
             return known
-        if is_transparent(callee) or self._is_method_of_value(call.func):
-            return False
         if is_fed:
             self.modules.add(callee)
             self.unknown.add(callee)
         return is_fed
+
+    def _arguments_reach(self, call: ast.Call) -> bool | None:
+        """Whether a harmless function is given a module, or something of which nothing is known."""
+        paths = [path_of(a) for a in [*call.args, *(k.value for k in call.keywords)]]
+        named = [p for p in paths if p is not None and not overlaps(p, self.fed) and root(p) not in self.settled]
+        known = [self._fact(p) for p in named]
+        return True if True in known else None if None in known else False
+
+    def _is_trainable(self, path: str) -> bool:
+        """A tensor of the namespace that requires grad: reading it is enough."""
+        if root(path) in self.settled or overlaps(path, self.fed):
+            return False
+        fact = self.lookup(path)
+        return fact is not None and fact.kind in {"tensor", "container"} and bool(fact.reaches)
 
     def _is_method_of_value(self, func: ast.expr) -> bool:
         """`x.view`, `batch["ids"].to`: a method of something that came with the batch."""

@@ -204,6 +204,29 @@ def is_shape_read(node: ast.expr) -> bool:
             return False
 
 
+def is_size_factory(node: ast.expr, sizes: frozenset[str]) -> bool:
+    """Tell whether an expression makes a constant tensor from sizes: `torch.zeros(2, x.size(0), 8)`."""
+    while isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _MOVES:
+        node = node.func.value
+    if not (isinstance(node, ast.Call) and last_name(node.func) in _FACTORIES):
+        return False
+    return all(_is_size(a, sizes) for a in node.args)
+
+
+def _is_size(node: ast.expr, sizes: frozenset[str]) -> bool:
+    match node:
+        case ast.Constant() | ast.Attribute():
+            return True
+        case ast.Name():
+            return True
+        case ast.Tuple(elts=elts) | ast.List(elts=elts):
+            return all(_is_size(e, sizes) for e in elts)
+        case ast.BinOp(left=left, right=right):
+            return _is_size(left, sizes) and _is_size(right, sizes)
+        case _:
+            return is_shape_read(node)
+
+
 def is_layout_change(node: ast.expr, sizes: frozenset[str]) -> bool:
     """Tell whether an expression rearranges one value sample by sample, so that it commutes with splitting.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -16,6 +16,8 @@ from accum_magic.cell.recognise import (
     is_layout_change,
     is_literal,
     is_shape_read,
+    is_size_factory,
+    returns_jump,
 )
 from accum_magic.cell.units import Fork, Unit, flatten
 
@@ -142,7 +144,7 @@ def sink(cut: Slice, regions: dict[Unit, frozenset[Region]], fed: Callable[[ast.
         readers = _readers(unit, members[position + 1 :])
         if not any(Region.MICRO in regions[r] for r in readers):
             continue
-        if is_shape_read(value) and fed(value):
+        if (is_shape_read(value) or is_size_factory(value, sizes)) and fed(value):
             if not _changed_later(cut, regions, unit):
                 regions[unit] = BEFORE | MICRO
         elif is_literal(value) or (is_layout_change(value, sizes) and fed(value)):
@@ -216,7 +218,7 @@ def place_rest(cut: Slice, regions: dict[Unit, frozenset[Region]]) -> Placement:
             regions[unit] = BEFORE
         else:
             touched = unit.effects.reads | unit.effects.changes
-            reads_loop_value = bool(overlap(touched, bound))
+            reads_loop_value = bool(overlap(touched, bound)) or (bool(bound) and returns_jump(unit.node) is not None)
             reader_seen |= backward_seen or reads_loop_value or _writes_what_is_read(unit, position, cut, regions)
             regions[unit] = AFTER if reader_seen else BEFORE
     return Placement(regions, exports, first)
@@ -228,27 +230,32 @@ def _writes_what_is_read(unit: Unit, position: int, cut: Slice, regions: dict[Un
     return any(overlap(unit.effects.changes, u.effects.reads) for u in above)
 
 
-def conflict(cut: Slice, placement: Placement) -> tuple[Unit, Unit, str] | None:
+def conflict(cut: Slice, placement: Placement, fed: Iterable[str]) -> tuple[Unit, Unit, str] | None:
     """Return two units whose order would change although one sees what the other does, and the path they share."""
     units = [u for u in cut.units[: cut.last + 1] if not u.is_head and placement.regions.get(u)]
+    values = placement.exports | frozenset(fed)
     for index, early in enumerate(units):
         for late in units[index + 1 :]:
-            path = _clash(early, placement.regions[early], late, placement.regions[late])
+            path = _clash(early, placement.regions[early], late, placement.regions[late], values)
             if path is not None:
                 return early, late, path
     return None
 
 
-def _clash(early: Unit, early_in: frozenset[Region], late: Unit, late_in: frozenset[Region]) -> str | None:
+def _clash(
+    early: Unit, early_in: frozenset[Region], late: Unit, late_in: frozenset[Region], values: frozenset[str]
+) -> str | None:
     if is_clearing(early.node) or is_clearing(late.node):
         return None
     last_start, first_late = max(early_in), min(late_in)
     if last_start <= first_late:
         return None
     a, b = early.effects, late.effects
+    a_changes = a.changes | (a.hands_over - values)  # a log function is not feared to change the loss it is given
     if min(early_in) > first_late:
-        path = overlap(b.reads, a.changes)
+        path = overlap(b.reads, a_changes)
         if path is not None:
             return path
-    return overlap(a.reads, b.changes) or (overlap(a.changes, b.changes) if len(early_in) == 1 else None)
+    b_changes = b.changes | (b.hands_over - values)
+    return overlap(a.reads, b_changes) or (overlap(a_changes, b_changes) if len(early_in) == 1 else None)
 

@@ -26,17 +26,11 @@ class Rewrite:
     plan: Plan
     tree: ast.Module
     generated: tuple[str, ...]  # names that the rewrite binds and the plain cell would not
-    persistent: bool  # a function of the cell calls the engine, so the engine's name has to stay
 
     @property
     def source(self) -> str:
         """The rewritten cell as text."""
         return ast.unparse(self.tree) + "\n"
-
-    @property
-    def leftovers(self) -> tuple[str, ...]:
-        """Generated names that are no longer needed when the cell has run."""
-        return self.generated[1:] if self.persistent else self.generated
 
     def __str__(self) -> str:
         """Return the rewritten cell as text."""
@@ -58,11 +52,10 @@ def rewrite_plan(plan: Plan, into: SplitInto) -> Rewrite:
     module = names.make(_MODULE, free=not _binds(original, _MODULE))
     rebuild = _Rebuild(plan, into, module, names)
     tree = ast.Module(body=rebuild.statements(original.body), type_ignores=[])
-    header = ast.Import(names=[ast.alias(_MODULE, None if module == _MODULE else module)])
-    tree.body.insert(_header_position(tree), _at(header, tree.body[0]))
+    if any(enclosing_function(step.places) is None for step in plan.steps):
+        tree.body = _with_import(tree.body, module)
     ast.fix_missing_locations(tree)
-    persistent = any(enclosing_function(step.places) is not None for step in plan.steps)
-    return Rewrite(plan, tree, tuple(dict.fromkeys([module, *rebuild.generated])), persistent)
+    return Rewrite(plan, tree, tuple(dict.fromkeys([module, *rebuild.generated])))
 
 
 class _Rebuild:
@@ -94,10 +87,13 @@ class _Rebuild:
         if id(node) not in self.owners:
             return node
         rebuilt = copy.copy(node)
+        is_stepping = any(enclosing_function(step.places) is node for step in self.plan.steps)
         for field in ("body", "orelse", "finalbody"):
             body = getattr(node, field, None)
             if isinstance(body, list):
                 setattr(rebuilt, field, self.statements(body))
+        if is_stepping:
+            rebuilt.body = _with_import(rebuilt.body, self.module)  # type: ignore[attr-defined]
         for field in ("handlers", "cases"):
             if hasattr(node, field):
                 setattr(rebuilt, field, [self._node(child) for child in getattr(node, field)])
@@ -108,15 +104,17 @@ def _binds(tree: ast.AST, name: str) -> bool:
     return any(isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Store) for n in ast.walk(tree))
 
 
-def _header_position(tree: ast.Module) -> int:
-    """Behind a docstring and `from __future__` imports, which have to come first."""
+def _with_import(body: Sequence[ast.stmt], module: str) -> list[ast.stmt]:
+    """Import the engine at the top, behind a docstring and `from __future__` imports, which have to come first."""
     position = 0
-    for node in tree.body:
+    for node in body:
         is_docstring = position == 0 and isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         if not is_docstring and not (isinstance(node, ast.ImportFrom) and node.module == "__future__"):
             break
         position += 1
-    return position if position < len(tree.body) else 0
+    position = position if position < len(body) else 0
+    header = ast.Import(names=[ast.alias(_MODULE, None if module == _MODULE else module)])
+    return [*body[:position], _at(header, body[position]), *body[position:]]
 
 
 class _FreshNames:
@@ -144,6 +142,7 @@ class _StepWriter:
         self.step, self.plan, self.into, self.module, self.names = step, plan, into, module, names
         self.generated: list[str] = []
         self.tests: dict[ast.stmt, ast.expr] = {}
+        self.undoable = any(self._jumps_before_backward(u) for u in step.cut.units[: step.cut.last])
         self.anchor = step.backwards[-1].statement
         self.micro_name = self._fresh("micro_step")
         self.units = {u.node: u for u in step.cut.units}
@@ -193,12 +192,16 @@ class _StepWriter:
             if not self._runs(node, Region.AFTER):
                 return []
             unit = self.units.get(node)
-            position = -1 if unit is None else self.step.cut.units.index(unit)
-            if position < self.step.cut.last and returns_jump(node) is not None:
+            if unit is not None and self._jumps_before_backward(unit):
                 return [self._with_undo(node)]
             return [node]
 
         return project(body, self.step.cut.is_split, emit, self.tests)
+
+    def _jumps_before_backward(self, unit: Unit) -> bool:
+        """Whether a unit may skip the backward: it runs after the loop, so the gradients are undone first."""
+        is_early = self.step.cut.units.index(unit) < self.step.cut.last
+        return is_early and self._is_only_after(unit) and returns_jump(unit.node) is not None
 
     def _runs(self, node: ast.stmt, region: Region) -> bool:
         unit = self.units.get(node)
@@ -323,6 +326,8 @@ class _StepWriter:
         through = [c.through for c in step.backwards]
         if any(t is not None for t in through):
             given["backward"] = next(t for t in through if t is not None)
+        if self.undoable:
+            given["undoable"] = ast.Constant(True)  # noqa: FBT003 - a literal of the rewritten cell
         options = [self._backward_options(c.call) for c in step.backwards]
         if any(o.keys for o in options):
             given["backward_options"] = _tuple(options)

@@ -32,8 +32,11 @@ class Factor:
     fault: str = ""
 
 
-def factor(pair: Pair, name: str, context: Context, *, divides: bool) -> Factor:
-    """What a multiplication or division by the operand saved under ``name`` does to a denominator."""
+def factor(pair: Pair, name: str, context: Context, *, divides: bool, is_reduced: bool) -> Factor:
+    """What a multiplication or division by the operand saved under ``name`` does to a denominator.
+
+    ``is_reduced``: what is multiplied or divided is a sum over the batch already.
+    """
     small, large = pair.saved(name)
     if small is None or large is None:
         return Factor()
@@ -42,19 +45,24 @@ def factor(pair: Pair, name: str, context: Context, *, divides: bool) -> Factor:
             return Factor(fault=differing_rows(small, large, context))
         if shares_storage(small, large):
             return Factor()
-        return _number(small.item(), large.item(), context, divides=divides, is_fresh=not _is_wrapped(small))
-    return _number(small, large, context, divides=divides, is_fresh=False)
+        is_fresh = not _is_wrapped(small)
+        small, large = small.item(), large.item()
+    else:
+        is_fresh = False
+    found = _number(small, large, context, is_fresh=is_fresh)
+    # As a factor, a tensor that is equal in both runs is a coefficient. As a divisor of samples it is a
+    # temperature unless it is a whole number; as a divisor of a sum it is a total, equal by chance: the
+    # class weights of valid targets, where the added sample has none.
+    is_whole = not isinstance(small, complex) and float(small).is_integer()
+    is_total = divides and small == large and (is_reduced or is_whole)
+    return Factor(found.ratio, found.is_data and (small != large or is_total))
 
 
-def _number(small: Any, large: Any, context: Context, *, divides: bool, is_fresh: bool) -> Factor:
+def _number(small: Any, large: Any, context: Context, *, is_fresh: bool) -> Factor:
     if isinstance(small, complex) or small == 0 or large == 0:
-        return Factor(is_data=divides or small != large)
+        return Factor(is_data=True)
     comes_from_data = is_fresh or was_read((float(small), float(large)), context.reads)
-    if small != large:
-        return Factor(large / small, is_data=comes_from_data)
-    # A count of valid elements may be equal by chance, a temperature is no whole number; as a factor a
-    # tensor that is equal in both runs is a coefficient.
-    return Factor(is_data=comes_from_data and divides and float(small).is_integer())
+    return Factor(large / small, is_data=comes_from_data)
 
 
 def _is_wrapped(tensor: torch.Tensor) -> bool:

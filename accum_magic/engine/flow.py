@@ -203,7 +203,8 @@ def _scaled(pair: Pair, kids: Sequence[Kid], context: Context) -> Terms:
     if divides and kids[0].index == 1:
         _require_linear(pair, kids)
         return frozenset()
-    by = factor(pair, "other" if kids[0].index == 0 else "self", context, divides=divides)
+    name = "other" if kids[0].index == 0 else "self"
+    by = factor(pair, name, context, divides=divides, is_reduced=kids[0].flow.kind == "batch")
     if by.fault:
         raise _Unproven(by.fault)
     return _times(kids[0].flow.terms, by, pair, context, divides=divides)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -84,8 +85,12 @@ def _eager() -> AbstractContextManager[object]:
     # Compiled graphs are opaque. Importing dynamo takes a second, and without it nothing is compiled.
     if "torch._dynamo" not in sys.modules:
         return nullcontext()
-    stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
-    return stance
+    stack = ExitStack()
+    stack.enter_context(torch.compiler.set_stance("force_eager"))
+    # `Rehearsal` hooks all modules for the time of the probe; compiled ones advise the user against that.
+    stack.enter_context(warnings.catch_warnings())
+    warnings.filterwarnings("ignore", "Using `torch.compile")
+    return stack
 
 
 def _run(forward: Callable[[int], Outcome], samples: int) -> _Run:

@@ -19,7 +19,7 @@ _POINTWISE = frozenset({
 })  # fmt: skip
 
 VIEWS = frozenset({"View", "UnsafeView", "ReshapeAlias"})
-AXES = frozenset({"Unsqueeze", "Squeeze", "Transpose", "T", "Permute", "Expand", "Movedim", "Clone", "AliasView"})
+AXES = frozenset({"Unsqueeze", "Squeeze", "Transpose", "T", "Permute", "Expand", "Movedim", "Clone"})
 JOINS = frozenset({"Cat", "Stack"})
 SPLITS = frozenset({"Slice", "Split", "UnsafeSplit", "SplitWithSizes", "UnsafeSplitWithSizes"})
 PICKS = frozenset({"Select", "Unbind"})
@@ -85,13 +85,14 @@ LINEAR = (
     VIEWS | AXES | JOINS | SPLITS | PICKS | INDEXES | INDEX_WRITES | SELECTIONS | CONVOLUTIONS
     | frozenset(MATMULS)
     | frozenset({"Add", "Sub", "Rsub", "Neg", "Sum", "Nansum", "Mean", "Copy", "ToCopy", "Alias", "Gather",
-                 "IndexSelect", "MaskedFill", "Where", "NanToNum", "Repeat", "CopySlices", "NativeDropout", "Trace", "Diagonal"})
+                 "IndexSelect", "MaskedFill", "Where", "NanToNum", "Repeat", "CopySlices", "NativeDropout",
+                 "Trace", "Diagonal"})
 )  # fmt: skip
 # Over a value that is reduced already, a condition may hang on that value, so `Where` proves nothing.
 LINEAR_OVER_BATCH = LINEAR - {"Where", "CopySlices"} - INDEX_WRITES
 
 # Python functions of PyTorch's own that hand gradients through unchanged.
-PASS_THROUGH = frozenset({"_DDPSink", "RegisterPostBackwardFunction", "ViewAsRealPassThrough"})
+PASS_THROUGH = frozenset({"_DDPSink", "RegisterPostBackwardFunction"})
 
 _WORDS = {
     "Sqrt": "the square root", "Rsqrt": "the inverse square root", "Log": "the logarithm", "Exp": "the exponential",

@@ -33,6 +33,7 @@ def step(
     when: bool = True,
     backward: Callable[..., object] | None = None,
     backward_options: Sequence[Mapping[str, object]] = (),
+    undoable: bool = False,
 ) -> tuple[Any, ...]:
     """Run forward and backward of one training step in micro-batches; the rewritten cell calls this.
 
@@ -49,6 +50,7 @@ def step(
         when: Whether the plain cell would call `backward` at all.
         backward: What to call in place of `loss.backward`, such as `accelerator.backward`.
         backward_options: Keyword arguments of each loss's `backward`.
+        undoable: Keep the gradients from before the step for `undo_step`.
 
     Returns:
         The values of the full batch, those of `read` first, without a graph.
@@ -67,7 +69,7 @@ def step(
         run.note(f"the batch has fewer samples than N = {n}: one micro-batch per sample")
     batch, carried = _carry(batch, fixed, loose)
     work = _Step(run, site, micro_step, batch, sizes, (read, unread), backward, backward_options)
-    values = work.run_all()
+    values = work.run_all(undoable=undoable)
     for value, leaf in carried:
         if leaf.grad is not None:
             value.backward(leaf.grad)
@@ -127,13 +129,18 @@ class _Step:
         self.loss: torch.Tensor | None = None
         self.gradients = SetAside()
 
-    def run_all(self) -> tuple[Any, ...]:
+    def run_all(self, *, undoable: bool) -> tuple[Any, ...]:
         """Run every micro-batch and return the values of the whole batch."""
+        _UNDO.clear()
         try:
-            return self._run_one() if len(self.sizes) == 1 else self._run_many()
+            values = self._run_one() if len(self.sizes) == 1 else self._run_many()
+            self.gradients.finish(keep=undoable)
         except BaseException:
             self.gradients.restore()
             raise
+        if undoable:
+            _UNDO.append(self.gradients)
+        return values
 
     def _run_one(self) -> tuple[Any, ...]:
         """A single micro-batch is the plain step."""
@@ -143,7 +150,6 @@ class _Step:
         self.gradients.take(parameters_of(roots))
         for index, root in enumerate(roots):
             self._backward(index, root, None)
-        self._finish_gradients()
         out = tuple(detached(v) for v in values)
         self.loss = next((v for v in reversed(out) if isinstance(v, torch.Tensor) and v.numel() == 1), None)
         if self.loss is None:
@@ -189,7 +195,7 @@ class _Step:
                 self.site.facts = None
                 message = (
                     f"line {self.site.line}: `{name}` is read after the step but cannot be put together from its "
-                    f"micro-batches: {bad.reason}. Return the predictions, or compute it after the step."
+                    f"micro-batches: {bad.reason}. In place of it, return the predictions, or compute it after the step."
                 )
                 raise BatchError(message)
         self.run.learn(self.site)
@@ -275,7 +281,6 @@ class _Step:
             whole = stacked.sum()
             self.gradients.rescale(self._expected / whole)
             value_weights = (stacked / whole).tolist()
-        self._finish_gradients()
         results = tuple(c.result(self._value_weights(c, weights, value_weights)) for c in collectors)
         loss = next((r for r, c in zip(reversed(results), reversed(collectors), strict=True) if c.is_loss), None)
         self.loss = None if isinstance(loss, Released) else loss
@@ -286,9 +291,6 @@ class _Step:
         if fact is None or fact.reduction == "measured":
             return measured
         return [k / self.samples for k in self.sizes]
-
-    def _finish_gradients(self) -> None:
-        self.gradients.finish(keep=False)
 
 
 _GRADIENTS: dict[tuple[float, torch.dtype, torch.device, torch.Size], torch.Tensor] = {}

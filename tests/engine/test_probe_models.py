@@ -5,7 +5,7 @@ import torch
 import transformers
 from engine_tools import TOTAL, Step, step_of
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812  as users write it
 from torch.utils.checkpoint import checkpoint
 
 IMAGES = torch.randn(TOTAL, 3, 16, 16)

@@ -1,6 +1,5 @@
-# `del loss, out` at the end of the body to free memory, gc.collect per epoch.  idiom: epochs-module
+# `del loss, out` at the end of the body to free memory, empty_cache per epoch.  idiom: epochs-module
 # %% setup
-import gc
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -21,6 +20,7 @@ for epoch in range(2):
         optimizer.step()
         running += loss.item()
         del loss, out, xb, yb
-    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
     epoch_losses.append(running / len(loader))
 print(epoch_losses)

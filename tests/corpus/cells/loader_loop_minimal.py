@@ -5,7 +5,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-device = torch.device("cuda" if torch.cuda.is_available() and False else "cpu")
+device = torch.device("cpu")
 X = torch.randn(23, 6)
 Y = torch.randint(0, 3, (23,))
 loader = DataLoader(TensorDataset(X, Y), batch_size=9, shuffle=True)

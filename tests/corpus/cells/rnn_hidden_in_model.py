@@ -1,4 +1,4 @@
-# a char RNN whose init_hidden(batch_size) is called in the body and passed in, not carried over.  idiom: epochs-module
+# an RNN that makes its hidden state from x.size(0) inside forward, nothing carried over.  idiom: epochs-module
 # %% setup
 import torch
 from torch import nn

@@ -12,7 +12,6 @@ def make_features(x):
     return torch.cat([x ** i for i in range(1, 5)], 1)
 
 fc = nn.Linear(4, 1)
-optimizer = torch.optim.SGD(fc.parameters(), lr=0.02)
 # %% cell
 for batch_idx in range(4):
     # Get data

@@ -1,4 +1,4 @@
-# zip of a labelled and a second labelled loader, two losses summed, different ragged ends.  idiom: epochs-module
+# zip of a labelled and a second labelled loader, two means summed.  idiom: epochs-module
 # %% setup
 import torch
 from torch import nn

@@ -1,5 +1,5 @@
-# dropout draws other numbers per micro-batch: same law, other values.  idiom: epochs-module
-# verdict: approximate
+# dropout: the same law with other random numbers, so the verdict stays and the values are not compared.  idiom: epochs-module
+# ignore: model, optimizer, loss (dropout draws per micro-batch)
 # %% setup
 import torch
 from torch import nn
@@ -11,9 +11,11 @@ optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
 criterion = nn.CrossEntropyLoss()
 # %% cell
 model.train()
+steps = 0
 for epoch in range(2):
     for x, y in loader:
         optimizer.zero_grad()
         loss = criterion(model(x), y)
         loss.backward()
         optimizer.step()
+        steps += 1
