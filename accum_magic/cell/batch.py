@@ -124,6 +124,40 @@ def _used_as_values(nodes: Sequence[ast.AST]) -> frozenset[str]:
     return frozenset(found)
 
 
+def samples_itself(units: Iterable[Unit], inputs: frozenset[str], lookup: Lookup) -> bool:
+    """Tell whether a step takes its batch itself: by `next(it)`, `get_batch()`, a random index or a slice of the data."""
+    return any(_takes_a_batch(u.node.value, inputs, lookup) for u in units if isinstance(u.node, ast.Assign))
+
+
+def _takes_a_batch(value: ast.expr, inputs: frozenset[str], lookup: Lookup) -> bool:
+    if contains_draw(value):
+        return True
+    for part in ast.walk(value):
+        match part:
+            case ast.Call(func=ast.Name(id="next")):
+                return True
+            case ast.Subscript(value=ast.Name(), slice=ast.Slice(lower=low, upper=up)) if not _is_fixed(low, up):
+                return True
+            case ast.Subscript(value=ast.Name(), slice=ast.Name()):
+                return True
+    return _is_source_call(value, inputs, lookup)
+
+
+def _is_fixed(*bounds: ast.expr | None) -> bool:
+    return all(b is None or isinstance(b, ast.Constant | ast.UnaryOp) for b in bounds)
+
+
+def _is_source_call(value: ast.expr, inputs: frozenset[str], lookup: Lookup) -> bool:
+    """`get_batch("train")`: a call that is given no data, so it has its own."""
+    if not (isinstance(value, ast.Call) and isinstance(value.func, ast.Name)):
+        return False
+    fact = lookup(value.func.id)
+    if fact is not None and (fact.kind != "function" or fact.reaches):
+        return False
+    given = [path_of(a) for a in value.args if not isinstance(a, ast.Constant)]
+    return not any(p is None or overlaps(p, inputs) for p in given)
+
+
 def is_drawn(unit: Unit) -> bool:
     """Tell whether a unit makes per-sample values from a size: `torch.randn(batch_size, 8)`, `torch.ones(n)`."""
     return contains_draw(unit.node) or contains_factory(unit.node)

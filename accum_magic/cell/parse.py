@@ -62,7 +62,7 @@ def parse(text: str) -> ParsedCell:
         Refusal: The cell is empty.
 
     """
-    _magic_below(text)
+    refuse_cell_magic(text)
     tree = compile(text, "<cell>", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
     if not tree.body:
         message = "the cell is empty. Write the training cell below the `%%accumulate` line."
@@ -70,7 +70,8 @@ def parse(text: str) -> ParsedCell:
     return ParsedCell(text, tree, tuple(_backwards(tree, ())))
 
 
-def _magic_below(text: str) -> None:
+def refuse_cell_magic(text: str) -> None:
+    """Refuse a cell magic below `%%accumulate`."""
     lines = text.splitlines()
     number, first = next(((i, s.strip()) for i, s in enumerate(lines, 1) if s.strip()), (1, ""))
     if first.startswith("%%"):

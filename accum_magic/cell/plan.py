@@ -157,12 +157,13 @@ class _Planner:
     def plan(self) -> StepPlan:
         refuse.backward_calls(self.triple)
         refuse.try_around_part(self.cut, self.triple[0], self.places, self.span[0])
+        refuse.graph_from_earlier_cell(self.cut, self.triple[0], self.lookup)
         refuse.per_sample(self.cut, self.triple[0], self.places, self.lookup)
         self._seed()
         hoists: list[Hoist] = []
         regions = slice_regions(self.cut, self.flow, lambda unit, flow: hoists.extend(hoists_of(unit, flow)))
         if not any(r == MICRO for r in regions.values()):
-            raise refuse.nothing_to_split(self.cut, self.triple[0], self.places, self.lookup)
+            raise refuse.nothing_to_split(self.cut, self.triple[0], self.places)
         sink(self.cut, regions, self.flow.is_fed)
         placement = place_rest(self.cut, regions)
         common = _common_forks(self.cut, placement, self.triple)
@@ -192,8 +193,10 @@ class _Planner:
         self.flow.reaching |= names_with_gradient(self.parsed.tree) - self.loader
         self.flow.seed(self.loader)
         if not self.loader:
-            self.flow.seed(batches.data_inputs(self.cut.inputs, nodes, self.lookup) - self.flow.reaching)
             self.flow.draws_feed = True
+            members = [u for u in self.cut.units if u in self.cut.members and not u.is_head]
+            if not batches.samples_itself(members, self.cut.inputs, self.lookup):
+                self.flow.seed(batches.data_inputs(self.cut.inputs, nodes, self.lookup) - self.flow.reaching)
 
     def _micro(self, placement: Placement) -> list[Unit]:
         return [u for u in self.cut.units if placement.runs_in(u, Region.MICRO)]
@@ -230,7 +233,7 @@ class _Planner:
         suspicious = [n for n in loose if self._is_free(n) and not self.loader and not self._may_be_split(n, micro)]
         names = BatchNames(tuple(strict), tuple(n for n in loose if n not in suspicious), tuple(fixed + suspicious))
         if not names.strict:
-            raise refuse.nothing_to_split(self.cut, self.triple[0], self.places, self.lookup)
+            raise refuse.nothing_to_split(self.cut, self.triple[0], self.places)
         refuse.ambiguous(names, self.lookup, micro, self.options)
         return names
 
@@ -251,7 +254,7 @@ class _Planner:
             return "strict" if handed_on and self.loader else "loose"
         if writers:
             return "loose" if any(batches.is_drawn(u) for u in writers) else "fixed"
-        if self.options.batch or name in batches.callees([u.node for u in self._micro(placement)]):
+        if self.options.batch or self.flow.draws_feed or name in batches.callees([u.node for u in self._micro(placement)]):
             return "known"
         is_value = name in batches.data_inputs(frozenset({name}), [u.node for u in self._micro(placement)], self.lookup)
         return "fixed" if is_value else "known"

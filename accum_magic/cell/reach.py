@@ -31,11 +31,10 @@ class Flow:
 
     def reaches(self, node: ast.AST) -> bool:
         """Tell whether an expression or statement may build a graph."""
-        reads = _reads(node)
-        if any(overlaps(p, self.reaching) or self._is_trainable(p) for p in reads):
-            return True
         # every call is asked, not the first that reaches: the callees are remembered
-        return any([self._call_reaches(c) for c in calls(node)]) or self._operand_reaches(node)
+        by_call = any([self._call_reaches(c) for c in calls(node)])
+        by_name = any(overlaps(p, self.reaching) or self._is_trainable(p) for p in _reads(node))
+        return by_call or by_name or self._operand_reaches(node)
 
     def seed(self, names: Iterable[str]) -> None:
         """Name what holds the batch when the block begins."""
@@ -104,10 +103,11 @@ class Flow:
 
     def _operand_reaches(self, node: ast.AST) -> bool:
         """`x @ w`: an operand that requires grad, or of which nothing is known."""
+        reads = _reads(node)
         for operand in _operands(node):
             path = path_of(operand)
-            if path is None or overlaps(path, self.fed):
-                continue
+            if path is None or overlaps(path, self.fed) or not overlaps(path, reads):
+                continue  # a comprehension's own names are not read from outside
             known = self._fact(path)
             if known:
                 return True

@@ -250,12 +250,31 @@ def _is_forward(statement: ast.stmt) -> bool:
     return any(last_name(c.func) not in moves for c in calls(statement))
 
 
+def _jump(unit: Unit, jump: ast.stmt) -> Refusal:
+    word = type(jump).__name__.lower()
+    return Refusal(
+        f"line {jump.lineno}: `{word}` leaves the step between the forward pass and the backward (`{_head(unit.node)}`). "
+        "Move it before the forward pass, or after `backward()`."
+    )
+
+
 def _try_in_step(line: int, call: BackwardCall | None) -> Refusal:
     where = "" if call is None else f" (the backward is in line {call.line})"
     return Refusal(
         f"line {line}: `try` stands around a part of the step{where}: after a failure there half a gradient would stay. "
         "Put it around the whole step, or around the loop."
     )
+
+
+def graph_from_earlier_cell(cut: Slice, call: BackwardCall, lookup: Lookup) -> None:
+    """Refuse a loss computed from what an earlier cell computed with a graph."""
+    outside = next((p for p in sorted(cut.inputs) if _has_graph(lookup(p))), None)
+    if outside is not None:
+        message = (
+            f"line {call.line}: the graph behind `{outside}` was built outside this cell. Put the forward pass, the loss "
+            "and `backward()` together in one cell."
+        )
+        raise Refusal(message)
 
 
 def per_sample(cut: Slice, call: BackwardCall, places: Sequence[Place], lookup: Lookup) -> None:
@@ -297,16 +316,15 @@ def _one_by_one(line: int, name: str, call: BackwardCall) -> Refusal:
     )
 
 
-def nothing_to_split(cut: Slice, call: BackwardCall, places: Sequence[Place], lookup: Lookup) -> Refusal:
+def nothing_to_split(cut: Slice, call: BackwardCall, places: Sequence[Place]) -> Refusal:
     """No statement of the step both depends on a batch and reaches a module."""
     loss = ast.unparse(call.loss)
     made = [u for u in cut.members if not u.is_head]
-    outside = next((p for p in sorted(cut.inputs) if _has_graph(lookup(p))), None)
     around = next((p.owner for p in reversed(places) if is_loop(p.owner)), None)
-    if outside is not None or (not made and not list(calls(call.loss))):
+    if not made and not list(calls(call.loss)):
         where = "outside this step" if around is not None else "outside this cell"
         return Refusal(
-            f"line {call.line}: the graph behind `{outside or loss}` was built {where}. Put the forward pass, the loss "
+            f"line {call.line}: the graph behind `{loss}` was built {where}. Put the forward pass, the loss "
             "and `backward()` together: in one cell, and in the same loop."
         )
     loop = next((u for u in made if isinstance(u.node, ast.For | ast.While)), None)

@@ -30,6 +30,7 @@ class Site:
     facts: StepFacts | None = None
     signature: tuple[object, ...] = ()  # the graph the facts were read from
     targets: dict[int, Targets | None] = field(default_factory=dict)  # by root
+    unignored: list[Targets] = field(default_factory=list)  # whose every target is taken to count
     reasons: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -67,8 +68,24 @@ class Site:
             )
             raise BatchError(message) from None
 
+    def _check_list(self, name: str, value: object) -> None:
+        """A list with one entry per sample (detection's images and targets) is no batch that can be cut along a dimension."""
+        if not isinstance(value, list | tuple) or hasattr(value, "_fields") or not value:
+            return
+        shapes = {tuple(v.shape) for v in value if isinstance(v, torch.Tensor)}
+        image_dimensions = 3
+        ragged = len(shapes) > 1 and {len(s) for s in shapes} == {image_dimensions}
+        if ragged or all(isinstance(v, dict) for v in value):
+            message = (
+                f"line {self.line}: `{name}` is a list with one entry per sample ({len(value)} entries), which cannot be "
+                "split along a dimension. Stack it into one tensor, or run this cell without %%accumulate."
+            )
+            raise BatchError(message)
+
     def _decide(self, batch: Mapping[str, Any]) -> tuple[str, ...]:
         strict = [n for n in batch if n not in self.loose and n not in self.fixed]
+        for name in (*strict, *self.loose):
+            self._check_list(name, batch[name])
         counts = {n: c for n in strict if (c := self._rows(n, batch[n])) is not None}
         samples = next(iter(counts.values()), None)
         for name in self.fixed:
@@ -151,9 +168,21 @@ class Site:
         """Find the targets of measured losses in the batch, from the graph of a micro-batch."""
         assert self.facts is not None  # noqa: S101 - asked for after the probe only
         inside = {n: p for n, p in pieces.items() if n in (self.divided or ())}
+        self.unignored.clear()
         for index, (root, fact) in enumerate(zip(roots, self.facts.roots, strict=True)):
             if fact.reduction == "measured":
                 self.targets[index] = find_targets(node_at(root, fact.path), inside)
+            found = [find_targets(node_at(root, path), inside) for path in fact.unignored]
+            if found and all(t is not None for t in found):
+                # counted in every step from now on, so the caution is not needed
+                self.unignored += [t for t in found if t is not None]
+                self.reasons = [r for r in self.reasons if r not in fact.reasons]
+
+    def ignored_reason(self, batch: Mapping[str, Any]) -> str | None:
+        """Return why this step is only approximate: targets of a cross entropy beside other terms are ignored."""
+        if all(t.all_count(dict(batch)) for t in self.unignored):
+            return None
+        return "targets are ignored or weighted in a cross entropy that stands beside terms with other denominators"
 
 
 def _repeated(value: Any, count: int, dim: int) -> Any:

@@ -198,7 +198,6 @@ class _Step:
                     f"micro-batches: {bad.reason}. In place of it, return the predictions, or compute it after the step."
                 )
                 raise BatchError(message)
-        self.run.learn(self.site)
 
     def _check_facts(self, roots: Sequence[torch.Tensor], pieces: Sequence[Any]) -> list[torch.Tensor]:
         """Measure again where the step now builds another graph than the one that was probed; return its leaves."""
@@ -212,6 +211,11 @@ class _Step:
                 self._measure()
             self.site.signature = signature
             self.site.find_targets(roots, dict(zip(self.batch, pieces, strict=True)))
+            self.run.learn(self.site)
+        if self.site.unignored:
+            reason = self.site.ignored_reason(self.batch)
+            if reason is not None:
+                self.run.reasons[reason] = None
         return parameters
 
     def _weights(self) -> list[list[float]]:

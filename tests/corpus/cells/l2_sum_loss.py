@@ -1,4 +1,5 @@
 # a summed data term plus a parameter penalty: the penalty must not be added N times.  idiom: full-batch
+# verdict: approximate (terms with different denominators; exactness comes per term)
 # %% setup
 import torch
 

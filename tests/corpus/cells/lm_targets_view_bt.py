@@ -1,4 +1,5 @@
 # logits.view(B*T, C) and targets.view(B*T) with B, T, C from logits.shape.  idiom: sampling
+# ignore: B,T,C (sizes of one micro-batch, which nobody reads)
 # %% setup
 import torch
 import torch.nn as nn

@@ -1,4 +1,5 @@
 # a mean term plus a summed term: two denominators in one loss.  idiom: loader-module
+# verdict: approximate (terms with different denominators; exactness comes per term)
 # %% setup
 import torch
 from torch import nn

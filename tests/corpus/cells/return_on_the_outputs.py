@@ -1,4 +1,4 @@
-# A training function that returns when the features blow up, before its loss.  idiom: jump-in-slice
+# a training function that returns when the features blow up, before its loss.  idiom: jump-before-backward
 # %% setup
 import torch
 from torch import nn
@@ -21,6 +21,3 @@ def train():
     return "done"
 
 status = train()
-# %% refused
-line
-return

@@ -1,4 +1,4 @@
-# Batches on which the model is already certain are skipped before the loss.  idiom: jump-in-slice
+# batches on which the model is certain are skipped before the loss: their gradients are undone.  idiom: jump-before-backward
 # %% setup
 import torch
 from torch import nn
@@ -16,6 +16,3 @@ for x, y in loader:
     loss = F.cross_entropy(logits, y)
     loss.backward()
     optimizer.step()
-# %% refused
-line 4
-continue

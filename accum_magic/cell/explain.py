@@ -1,0 +1,74 @@
+"""`--explain`: the user's own lines, each marked with when it runs, and what the plan is built on."""
+
+from __future__ import annotations
+
+import ast
+
+from accum_magic.cell.plan import Plan, StepPlan
+from accum_magic.cell.regions import Region
+
+_MARKS = {Region.BEFORE: "once before", Region.MICRO: "per micro-batch", Region.AFTER: "once after"}
+_BOTH = "whole and per micro-batch"
+_BACKWARD = "per micro-batch"
+_WIDTH = max(map(len, (*_MARKS.values(), _BOTH)))
+
+
+def explain(plan: Plan) -> str:
+    """Return the cell's lines, marked; the batch names; the losses; and what is not certain yet."""
+    lines = plan.parsed.text.rstrip("\n").splitlines()
+    marks = [""] * len(lines)
+    for step in plan.steps:
+        _mark(step, marks)
+    first = next((i for i, line in enumerate(lines) if line.strip()), 0)
+    body = [f"{i + 1:>3}  {marks[i]:<{_WIDTH}}  {lines[i]}".rstrip() for i in range(first, len(lines))]
+    facts = [text for step in plan.steps for text in _facts(step)]
+    return "\n".join([*body, "", *facts])
+
+
+def _mark(step: StepPlan, marks: list[str]) -> None:
+    for statement in step.body:
+        _set(marks, statement, _MARKS[Region.BEFORE] if statement is not step.body[-1] else "")
+    for unit in step.cut.units:
+        if unit.is_head:
+            _set(marks, unit.node, "", first_only=True)
+            continue
+        runs = step.placement.regions.get(unit, frozenset())
+        if runs == frozenset({Region.MICRO, Region.AFTER}) or runs == frozenset({Region.BEFORE, Region.MICRO}):
+            _set(marks, unit.node, _BOTH)
+        elif runs:
+            _set(marks, unit.node, _MARKS[min(runs)])
+    for call in step.backwards:
+        _set(marks, call.statement, _BACKWARD)
+    for statement in step.places[-1].body[step.stop :]:
+        if not marks[statement.lineno - 1]:
+            _set(marks, statement, _MARKS[Region.AFTER])
+
+
+def _set(marks: list[str], node: ast.stmt, mark: str, *, first_only: bool = False) -> None:
+    last = node.lineno if first_only else node.end_lineno or node.lineno
+    for number in range(node.lineno, last + 1):
+        marks[number - 1] = mark
+
+
+def _facts(step: StepPlan) -> list[str]:
+    names = ", ".join(f"`{n}`" for n in step.batch.strict)
+    out = [f"batch: {names}" + _also(step)]
+    for hoist in step.hoists:
+        text = ast.unparse(hoist.expression)
+        out.append(f"line {hoist.statement.lineno}: `{text}` is evaluated once, on the whole batch")
+    losses = ", ".join(f"`{ast.unparse(c.loss)}` (line {c.line})" for c in step.backwards)
+    out.append(f"loss: {losses}; its weight per micro-batch is measured before the first update")
+    for name in step.read:
+        out.append(f"read later: `{name}`, with the value of the whole batch")
+    if step.unknown_callees:
+        unknown = ", ".join(f"`{n}`" for n in sorted(step.unknown_callees))
+        out.append(f"not known: {unknown}; taken for calls that reach a module")
+    out.append("verdict: exact, unless the first step shows otherwise (BatchNorm, losses that are no mean or sum)")
+    return out
+
+
+def _also(step: StepPlan) -> str:
+    if not step.batch.loose:
+        return ""
+    loose = ", ".join(f"`{n}`" for n in step.batch.loose)
+    return f"; split with it where they have as many rows: {loose}"

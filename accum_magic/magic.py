@@ -1,0 +1,201 @@
+"""The hall: `%%accumulate` in IPython. Parses the line, runs the pipeline, executes, shows."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.error import UsageError
+from IPython.core.magic import Magics, cell_magic, magics_class, output_can_be_silenced
+from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
+
+from accum_magic.api import rewrite_with
+from accum_magic.cell.explain import explain
+from accum_magic.cell.length import step_counts
+from accum_magic.cell.parse import refuse_cell_magic
+from accum_magic.engine.run import Run, begin, end
+from accum_magic.errors import AccumulateError, OptionError
+from accum_magic.options import options_from
+from accum_magic.view.text import TextView, line_for
+
+if TYPE_CHECKING:
+    from types import CodeType
+
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from accum_magic.cell.rewrite import Rewrite
+
+_NAME = "accumulate"
+
+
+@magics_class
+class AccumulateMagics(Magics):
+    """`%%accumulate N`: run a training cell in micro-batches."""
+
+    @magic_arguments()
+    @argument("n", nargs="?", metavar="N", help="micro-batches per update, at least 1")
+    @argument("--size", metavar="M", help="in place of N: micro-batches of at most M samples")
+    @argument("--batch", metavar="x,y", help="names or expressions that hold the batch, where inference is ambiguous")
+    @argument("--dim", metavar="x=1,h=1", help="batch dimension of a name, where it is not 0")
+    @argument("--show", action="store_true", help="print exactly the code that would run; run nothing")
+    @argument("--explain", action="store_true", help="print the cell's lines, each with when it runs; run nothing")
+    @argument("--panel", choices=["text", "off"], default="text", help="what shows the run")
+    @output_can_be_silenced
+    @cell_magic(_NAME)  # type: ignore[untyped-decorator]
+    def accumulate(self, line: str, cell: str) -> Any:  # noqa: ANN401 - the value of the user's last expression
+        """Run a training cell in N micro-batches per update: the same result, a 1/N of the activation memory."""
+        arguments, rewritten, filename = self._prepare(line, cell)
+        if arguments.show or arguments.explain:
+            print(explain(rewritten.plan) if arguments.explain else rewritten.source, end="")
+            return None
+        with _Session(self.shell, rewritten, arguments.panel) as session:
+            return session.execute(filename)
+
+    async def accumulate_awaiting(self, line: str, cell: str) -> Any:  # noqa: ANN401 - as above
+        """Do the same for a cell with top-level `await`, which a cell magic cannot run."""
+        arguments, rewritten, filename = self._prepare(line, cell)
+        if arguments.show or arguments.explain:
+            print(explain(rewritten.plan) if arguments.explain else rewritten.source, end="")
+            return None
+        with _Session(self.shell, rewritten, arguments.panel) as session:
+            return await session.execute_awaiting(filename)
+
+    def _prepare(self, line: str, cell: str) -> tuple[Any, Rewrite, str]:
+        arguments = self._arguments(line)
+        options = options_from(arguments.n, arguments.size, _unquoted(arguments.batch), _unquoted(arguments.dim))
+        above, raw = self._lines_above(line, cell)
+        refuse_cell_magic("\n" * above + cell)
+        text = "\n" * above + self.shell.transform_cell(cell)
+        filename = self.shell.compile.cache(raw, self.shell.execution_count, raw_code=raw)
+        # alone first: the cell's own syntax errors are reported at the user's line
+        compile(text, filename, "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+        return arguments, rewrite_with(text, options, self.shell.user_ns), filename
+
+    def _arguments(self, line: str) -> Any:  # noqa: ANN401 - an argparse namespace
+        try:
+            return parse_argstring(self.accumulate, line)
+        except UsageError as error:
+            message = f"{error}. `%%accumulate?` shows all options."
+            raise OptionError(message) from None
+
+    def _lines_above(self, line: str, cell: str) -> tuple[int, str]:
+        """Return how many lines of the notebook's cell stand above the body, and the whole cell."""
+        history = self.shell.history_manager
+        raw = history.input_hist_raw[-1] if history is not None and history.input_hist_raw else ""
+        body = cell.rstrip("\n")
+        if body and raw.rstrip("\n").endswith(body):
+            return raw.rstrip("\n")[: -len(body)].count("\n"), raw
+        return 1, f"%%{_NAME} {line}\n{cell}"
+
+
+class _Session:
+    """One execution of a rewritten cell: a run, a view, and names that are taken away behind it."""
+
+    def __init__(self, shell: InteractiveShell, rewritten: Rewrite, panel: str) -> None:
+        self._shell, self._rewritten, self._panel = shell, rewritten, panel
+        self._view: TextView | None = None
+        self._known = frozenset(shell.user_ns)
+
+    def __enter__(self) -> _Session:  # noqa: PYI034 - not to be subclassed
+        self._run: Run = begin(_total_steps(self._rewritten, self._shell.user_ns))
+        if self._panel == "text":
+            self._view = TextView(line_for(self._shell), self._run.snapshot)
+            self._view.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        end(self._run)
+        for name in set(self._rewritten.generated) - self._known:
+            self._shell.user_ns.pop(name, None)
+        if self._view is not None:
+            closing = str(self._run.summary())
+            self._view.close(closing if kind is None else f"stopped by {kind.__name__} · {closing}")
+
+    def execute(self, filename: str) -> Any:  # noqa: ANN401 - the value of the user's last expression
+        """Run the cell in the user's namespace; errors rise."""
+        body, last = self._compiled(filename)
+        exec(body, self._shell.user_ns)  # noqa: S102 - running the user's cell is the job
+        return None if last is None else eval(last, self._shell.user_ns)  # noqa: S307 - so is its last line
+
+    async def execute_awaiting(self, filename: str) -> Any:  # noqa: ANN401 - as above
+        """Run a cell whose code may await."""
+        value = None
+        for code in self._compiled(filename):
+            value = None if code is None else eval(code, self._shell.user_ns)  # noqa: S307 - the user's cell
+            if inspect.iscoroutine(value):
+                value = await value
+        return value
+
+    def _compiled(self, filename: str) -> tuple[CodeType, CodeType | None]:
+        """Compile the cell; its last expression separately, since its value is the cell's."""
+        tree = self._shell.transform_ast(self._rewritten.tree)
+        body, flags = tree.body, ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+        last = None
+        if body and isinstance(body[-1], ast.Expr):
+            *body, final = body
+            last = compile(ast.Expression(final.value), filename, "eval", flags, dont_inherit=True)
+        return compile(ast.Module(body, []), filename, "exec", flags, dont_inherit=True), last
+
+
+def _total_steps(rewritten: Rewrite, namespace: dict[str, Any]) -> int | None:
+    """Return how many steps the cell will take, where the loops' lengths are known beforehand."""
+    counts = step_counts(rewritten.plan)
+    if counts is None:
+        return None
+    total = 0
+    for lengths in counts:
+        product = 1
+        for length in lengths:
+            try:
+                product *= int(eval(length, namespace))  # noqa: S307 - `len()` of the user's own loader
+            except (NameError, TypeError, AttributeError, ValueError):
+                return None  # a generator, or a name that an earlier line of the cell will bind
+        total += product
+    return total
+
+
+def _unquoted(text: str | None) -> str | None:
+    """IPython keeps the quotes around an option's value."""
+    if text is not None and len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        return text[1:-1]
+    return text
+
+
+def _awaiting_form(lines: list[str]) -> list[str]:
+    """Hand IPython an awaiting statement for a `%%accumulate` cell with top-level `await` (input transformer)."""
+    if not (lines and lines[0].startswith(f"%%{_NAME}") and any("await" in s or "async" in s for s in lines[1:])):
+        return lines
+    line, cell = lines[0][len(_NAME) + 2 :].strip(), "".join(lines[1:])
+    if not _awaits(cell):
+        return lines
+    call = f"await get_ipython().find_cell_magic({_NAME!r}).__self__.accumulate_awaiting({line!r}, {cell!r})"
+    ending = ";" if cell.rstrip().endswith(";") else ""
+    return [f"{call}{ending}\n"]
+
+
+def _awaits(cell: str) -> bool:
+    lines = [s if not s.lstrip().startswith(("!", "%")) else "pass\n" for s in cell.splitlines(keepends=True)]
+    try:
+        code = compile("".join(lines), "<cell>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+    except SyntaxError:
+        return False  # the magic itself reports it, at the user's line
+    return bool(code.co_flags & inspect.CO_COROUTINE)
+
+
+def load(shell: InteractiveShell) -> None:
+    """Register the magic and its input transformer."""
+    unload(shell)
+    shell.register_magics(AccumulateMagics(shell))
+    shell.input_transformers_cleanup.append(_awaiting_form)
+
+
+def unload(shell: InteractiveShell) -> None:
+    """Leave the shell as it was before `load`."""
+    shell.magics_manager.magics["cell"].pop(_NAME, None)
+    shell.magics_manager.registry.pop(AccumulateMagics.__name__, None)
+    if _awaiting_form in shell.input_transformers_cleanup:
+        shell.input_transformers_cleanup.remove(_awaiting_form)
+
+
+__all__ = ["AccumulateError", "AccumulateMagics", "load", "unload"]

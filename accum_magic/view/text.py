@@ -1,0 +1,148 @@
+"""The text view: one line that updates in place while the cell runs, and one closing line with the verdict."""
+
+from __future__ import annotations
+
+import contextvars
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
+
+REFRESH_S = 0.2  # five times a second: no measurable loss of training speed
+
+
+class Counters(Protocol):
+    """What the line shows; the engine's snapshot has it."""
+
+    steps: int
+    total_steps: int | None
+    micro_batch: int
+    micro_batches: int
+    loss: float | None
+    memory_bytes: int
+    peak_bytes: int
+    samples_per_s: float
+    remaining_s: float | None
+
+
+class Line(Protocol):
+    """A place where one line of text can be replaced by another."""
+
+    def show(self, text: str) -> None:
+        """Put `text` in the place of what was shown before."""
+
+    def close(self, text: str) -> None:
+        """Show `text` for good."""
+
+
+class NotebookLine:
+    """An output of the cell that is updated in place."""
+
+    def __init__(self) -> None:
+        from IPython.display import display  # noqa: PLC0415 - only where there is a notebook
+
+        self._handle: Any = display({"text/plain": "accum_magic: starting"}, raw=True, display_id=True)
+
+    def show(self, text: str) -> None:
+        """Update the output."""
+        self._handle.update({"text/plain": text}, raw=True)
+
+    close = show
+
+
+class TerminalLine:
+    """The current line of a terminal, on the error stream, beside what the cell prints."""
+
+    def __init__(self) -> None:
+        self._shown = 0
+
+    def show(self, text: str) -> None:
+        """Write over the line."""
+        text = text.splitlines()[0]
+        sys.stderr.write("\r" + text.ljust(self._shown))
+        sys.stderr.flush()
+        self._shown = len(text)
+
+    def close(self, text: str) -> None:
+        """Clear the line and print the closing text."""
+        sys.stderr.write("\r" + " " * self._shown + "\r" + text + "\n")
+        sys.stderr.flush()
+
+
+class Quiet:
+    """Nowhere: output goes to a file or a pipe. Only what the user has to hear is said, at the end."""
+
+    def show(self, text: str) -> None:
+        """Show nothing."""
+
+    def close(self, text: str) -> None:
+        """Say that a result is approximate."""
+        if "approximate" in text:
+            sys.stderr.write(text + "\n")
+
+
+def line_for(shell: object) -> Line:
+    """Choose where the line goes: a notebook's output, a terminal, or nowhere."""
+    if hasattr(shell, "kernel"):
+        return NotebookLine()
+    return TerminalLine() if sys.stderr.isatty() else Quiet()
+
+
+class TextView:
+    """Shows the counters of a run from a thread of its own, so that training never waits for it."""
+
+    def __init__(self, line: Line, counters: Callable[[], Counters]) -> None:
+        self._line, self._counters = line, counters
+        self._stop = threading.Event()
+        self._last = ""
+        # a plain thread has no parent message, and ipykernel 7.0.1 then fails to publish
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(target=context.run, args=(self._publish,), daemon=True, name="accum_magic view")
+
+    def start(self) -> None:
+        """Begin to show."""
+        self._thread.start()
+
+    def close(self, closing: str) -> None:
+        """Stop the thread and show the closing text."""
+        self._stop.set()
+        self._thread.join()
+        self._line.close(closing)
+
+    def _publish(self) -> None:
+        while not self._stop.wait(REFRESH_S):
+            text = counters_line(self._counters())
+            if text != self._last:
+                self._line.show(text)
+                self._last = text
+
+
+def counters_line(now: Counters) -> str:
+    """Return the running line.
+
+    >>> from types import SimpleNamespace
+    >>> counters_line(SimpleNamespace(steps=11, total_steps=80, micro_batch=3, micro_batches=10, loss=0.4123,
+    ...     memory_bytes=2**29, peak_bytes=2**30, samples_per_s=1234.5, remaining_s=42.0))
+    'step 12/80 · micro-batch 3/10 · loss 0.4123 · 512 MiB (peak 1,024 MiB) · 1,234 samples/s · 0:42 left'
+    """
+    total = "" if now.total_steps is None else f"/{now.total_steps:,}"
+    step = now.steps + 1 if now.total_steps is None else min(now.steps + 1, now.total_steps)
+    parts = [f"step {step:,}{total}", f"micro-batch {now.micro_batch}/{now.micro_batches}"]
+    if now.loss is not None:
+        parts.append(f"loss {now.loss:.4g}")
+    parts.append(f"{now.memory_bytes / 2**20:,.0f} MiB (peak {now.peak_bytes / 2**20:,.0f} MiB)")
+    parts.append(f"{now.samples_per_s:,.0f} samples/s")
+    if now.remaining_s is not None:
+        parts.append(f"{clock(now.remaining_s)} left")
+    return " · ".join(parts)
+
+
+def clock(seconds: float) -> str:
+    """Return a time as people write it.
+
+    >>> clock(42), clock(3723)
+    ('0:42', '1:02:03')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
