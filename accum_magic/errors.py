@@ -4,6 +4,10 @@
 class AccumulateError(Exception):
     """What is wrong, in which line of the cell, what was found, and what to do next."""
 
+    def _render_traceback_(self) -> list[str]:
+        """Show the message alone in a notebook: the frames are ours, and the line is in the message (IPython asks)."""
+        return [f"AccumulateError: {self}"]
+
 
 class OptionError(AccumulateError):
     """The `%%accumulate` line (or the arguments of the Python API) cannot be understood."""

@@ -49,6 +49,7 @@ class AccumulateMagics(Magics):
         if arguments.show or arguments.explain:
             print(explain(rewritten.plan) if arguments.explain else rewritten.source, end="")
             return None
+        __tracebackhide__ = True  # IPython leaves our frames out: the user's own line comes first
         with _Session(self.shell, rewritten, arguments.panel) as session:
             return session.execute(filename)
 
@@ -114,6 +115,7 @@ class _Session:
 
     def execute(self, filename: str) -> Any:  # noqa: ANN401 - the value of the user's last expression
         """Run the cell in the user's namespace; errors rise."""
+        __tracebackhide__ = True
         body, last = self._compiled(filename)
         exec(body, self._shell.user_ns)  # noqa: S102 - running the user's cell is the job
         return None if last is None else eval(last, self._shell.user_ns)  # noqa: S307 - so is its last line

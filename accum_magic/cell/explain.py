@@ -22,7 +22,7 @@ def explain(plan: Plan) -> str:
     first = next((i for i, line in enumerate(lines) if line.strip()), 0)
     body = [f"{i + 1:>3}  {marks[i]:<{_WIDTH}}  {lines[i]}".rstrip() for i in range(first, len(lines))]
     facts = [text for step in plan.steps for text in _facts(step)]
-    return "\n".join([*body, "", *facts])
+    return "\n".join([*body, "", *facts, ""])
 
 
 def _mark(step: StepPlan, marks: list[str]) -> None:

@@ -298,7 +298,8 @@ class _Planner:
         order = [n for u in self._micro(placement) for n in sorted(u.effects.writes) if n in placement.exports]
         order = list(dict.fromkeys(order))
         read = tuple(n for n in order if root(n) in reads)
-        unread = tuple(n for n in order if n not in read and (live.at_module or n in deleted))
+        losses = {root(p) for c in self.triple for p in expression_effects(c.loss).reads}
+        unread = tuple(n for n in order if n not in read and (live.at_module or n in deleted or n in losses))
         return read, unread
 
     def _has_after(self, head: Unit, placement: Placement) -> bool:

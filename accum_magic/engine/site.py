@@ -180,7 +180,7 @@ class Site:
 
     def ignored_reason(self, batch: Mapping[str, Any]) -> str | None:
         """Return why this step is only approximate: targets of a cross entropy beside other terms are ignored."""
-        if all(t.all_count(dict(batch)) for t in self.unignored):
+        if all(t.all_count(batch) for t in self.unignored):
             return None
         return "targets are ignored or weighted in a cross entropy that stands beside terms with other denominators"
 

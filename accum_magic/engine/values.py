@@ -77,6 +77,11 @@ class Collector:
         """Whether the value is a single number with a graph."""
         return len(self.facts) == 1 and isinstance(self.facts[0], Scalar)
 
+    @property
+    def scalar(self) -> Scalar | None:
+        """The first loss in the value."""
+        return next((f for f in self.facts if isinstance(f, Scalar)), None)
+
     def take(self, value: Any) -> None:
         """Take the value of one micro-batch, without its graph."""
         if isinstance(value, torch.Tensor):
@@ -116,7 +121,10 @@ def recombined(fact: Scalar, parts: Sequence[torch.Tensor], weights: Sequence[fl
     stacked = torch.stack(list(parts))
     if fact.reduction == "sum":
         return stacked.sum(0)
-    weight = torch.tensor(weights, dtype=stacked.dtype, device=stacked.device)
-    weight = weight.view(-1, *(1,) * (stacked.ndim - 1))
-    # a micro-batch without a valid target has a loss of NaN and a weight of zero: it adds nothing
-    return torch.where(weight == 0, torch.zeros_like(stacked), stacked * weight).sum(0)
+    if len(set(weights)) == 1:
+        return stacked.mean(0)
+    weight = torch.tensor(weights, dtype=stacked.dtype, device=stacked.device).view(-1, *(1,) * (stacked.ndim - 1))
+    if 0.0 in weights:
+        # a micro-batch without a valid target has a loss of NaN: it adds nothing
+        stacked = torch.where(weight == 0, torch.zeros_like(stacked), stacked)
+    return (stacked * weight).sum(0)

@@ -8,7 +8,7 @@ read from its graph, and the gradients are rescaled once at the end.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,9 +29,11 @@ class Targets:
     ignore_index: int
     class_weight: torch.Tensor | None
 
-    def totals(self, batch: dict[str, Any], sizes: Sequence[int], dim: int) -> list[float]:
-        """Return the total weight of each micro-batch's targets."""
-        target = flatten(batch[self.name])[0][self.leaf]
+    def totals(self, batch: Mapping[str, Any], sizes: Sequence[int], dim: int) -> Sequence[float]:
+        """Return the total weight of each micro-batch's targets, up to a common factor."""
+        if self.all_count(batch):
+            return sizes
+        target = self._of(batch)
         valid = target != self.ignore_index
         if self.class_weight is None:
             weight = valid.to(torch.float64 if target.device.type != "mps" else torch.float32)
@@ -41,10 +43,13 @@ class Targets:
         rows = weight.movedim(dim, 0).flatten(1).sum(1) if weight.ndim > 1 else weight
         return torch.stack([piece.sum() for piece in rows.split(list(sizes))]).tolist()  # type: ignore[no-any-return]
 
-    def all_count(self, batch: dict[str, Any]) -> bool:
+    def all_count(self, batch: Mapping[str, Any]) -> bool:
         """Whether every target counts the same, so that the total weight is their number."""
-        target = flatten(batch[self.name])[0][self.leaf]
-        return self.class_weight is None and bool((target != self.ignore_index).all())
+        return self.class_weight is None and not bool((self._of(batch) == self.ignore_index).any())
+
+    def _of(self, batch: Mapping[str, Any]) -> torch.Tensor:
+        value = batch[self.name]
+        return value if isinstance(value, torch.Tensor) else flatten(value)[0][self.leaf]
 
 
 def node_at(root: torch.Tensor, path: Sequence[int]) -> Any:

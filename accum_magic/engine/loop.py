@@ -1,0 +1,170 @@
+"""The loop over the micro-batches of one step: forward, weighted backward, what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from accum_magic.engine.facts import StepFacts, Unknown
+from accum_magic.engine.gradients import SetAside
+from accum_magic.engine.run import Run
+from accum_magic.engine.site import Outcome, Site
+from accum_magic.engine.values import Collector, Released, detached
+from accum_magic.engine.weighing import NOTHING, Weighing
+from accum_magic.engine.weights import parameters_of
+from accum_magic.errors import BatchError
+
+
+@dataclass(frozen=True, slots=True)
+class Backward:
+    """How the user's cell back-propagates: by the loss's own method, or through an object such as Accelerate's."""
+
+    through: Callable[..., object] | None
+    options: Sequence[Mapping[str, object]]
+
+    def __call__(self, which: int, root: torch.Tensor, gradient: torch.Tensor | None) -> None:
+        """Back-propagate one loss, starting from `gradient` in place of 1."""
+        __tracebackhide__ = True
+        if self.through is None and not self.options:
+            root.backward(gradient)
+            return
+        options = dict(self.options[which]) if self.options else {}
+        if gradient is not None:
+            options["gradient"] = gradient
+        call = self.through or type(root).backward
+        call(root, **options)
+
+
+class MicroBatches:
+    """The micro-batches of one step."""
+
+    def __init__(
+        self,
+        run: Run,
+        site: Site,
+        micro_step: Callable[..., Outcome],
+        batch: Mapping[str, Any],
+        sizes: tuple[int, ...],
+        gradients: SetAside,
+        backward: Backward,
+    ) -> None:
+        self.run_of_cell, self.site, self.micro_step, self.batch = run, site, micro_step, batch
+        self.sizes, self.gradients, self.backward = sizes, gradients, backward
+        self.loss: torch.Tensor | None = None
+
+    def run(self, read: tuple[str, ...], unread: tuple[str, ...]) -> tuple[Any, ...]:
+        """Run them all and return the values of the whole batch."""
+        __tracebackhide__ = True
+        if len(self.sizes) == 1:
+            return self._run_one()
+        if self.site.facts is None:
+            self._measure(read)
+        return self._run_many(read, unread)
+
+    def _run_one(self) -> tuple[Any, ...]:
+        """A single micro-batch is the plain step."""
+        __tracebackhide__ = True
+        self.run_of_cell.micro_batches = self.run_of_cell.micro_batch = 1
+        roots, values = self.micro_step(*self.batch.values())
+        self.gradients.take(parameters_of(roots))
+        for which, root in enumerate(roots):
+            self.backward(which, root, None)
+        out = tuple(detached(v) for v in values)
+        numbers = [v for v in out if isinstance(v, torch.Tensor) and v.numel() == 1 and v.is_floating_point()]
+        self.loss = numbers[-1] if numbers else roots[-1].detach()
+        return out
+
+    def _run_many(self, read: tuple[str, ...], unread: tuple[str, ...]) -> tuple[Any, ...]:
+        __tracebackhide__ = True
+        run, micro_step, backward = self.run_of_cell, self.micro_step, self.backward
+        columns = self.site.pieces(self.batch, self.sizes)
+        run.micro_batches = len(self.sizes)
+        weighing, collectors = None, []
+        for index, pieces in enumerate(zip(*columns, strict=True)):
+            run.micro_batch = index + 1
+            roots, values = micro_step(*pieces)
+            if weighing is None:
+                weighing, collectors = self._look_at(roots, values, pieces, read, unread)
+            elif weighing.reads_totals:
+                self.gradients.take(parameters_of(roots))
+            for position, collector in enumerate(collectors):
+                collector.take(values[position])
+            del values
+            for which, root in enumerate(roots):
+                gradient = weighing.gradient(which, index, root)
+                if gradient is not NOTHING:
+                    backward(which, root, gradient)
+            del roots, root
+        return self._results(weighing, collectors)
+
+    def _look_at(
+        self,
+        roots: Sequence[torch.Tensor],
+        values: Sequence[Any],
+        pieces: Sequence[Any],
+        read: tuple[str, ...],
+        unread: tuple[str, ...],
+    ) -> tuple[Weighing, list[Collector]]:
+        """Prepare a step, from the graph of its first micro-batch."""
+        self.gradients.take(self._check_facts(roots, pieces, read))
+        facts = self._facts()
+        named = zip((*read, *unread), facts.values, values, strict=True)
+        collectors = [Collector(n, f, is_read=i < len(read)) for i, (n, f, _) in enumerate(named)]
+        return Weighing(self.site, facts, self.batch, self.sizes), collectors
+
+    def _facts(self) -> StepFacts:
+        assert self.site.facts is not None  # noqa: S101 - a step is measured before its first micro-batch
+        return self.site.facts
+
+    def _measure(self, read: tuple[str, ...]) -> None:
+        """Probe the step; a value that is read later and cannot be recombined is refused here."""
+        __tracebackhide__ = True
+        samples = sum(self.sizes)
+        try:
+            self.site.measure(self.micro_step, self.batch, samples)
+        except Exception:
+            # an error of the user's own comes from the step itself, not from a probe
+            self.micro_step(*(column[0] for column in self.site.pieces(self.batch, self.sizes)))
+            raise
+        for name, leaves in zip(read, self._facts().values, strict=False):
+            bad = next((f for f in leaves if isinstance(f, Unknown)), None)
+            if bad is not None and len(leaves) == 1:
+                self.site.facts = None
+                message = (
+                    f"line {self.site.line}: `{name}` is read after the step but cannot be put together from its "
+                    f"micro-batches: {bad.reason}. In place of it, return the predictions, or compute it after the step."
+                )
+                raise BatchError(message)
+
+    def _check_facts(
+        self, roots: Sequence[torch.Tensor], pieces: Sequence[Any], read: tuple[str, ...]
+    ) -> list[torch.Tensor]:
+        """Measure again where the step now builds another graph than the one that was probed; return its leaves."""
+        for root in roots:
+            if root.numel() != 1 or not root.requires_grad:
+                root.backward()  # type: ignore[no-untyped-call]  # the user's own error: PyTorch says what is wrong
+        parameters = list(parameters_of(roots))
+        signature = (len(parameters), *(r.grad_fn.name() if r.grad_fn is not None else "" for r in roots))
+        if signature != self.site.signature:
+            if self.site.signature:
+                self._measure(read)
+            self.site.signature = signature
+            self.site.find_targets(roots, dict(zip(self.batch, pieces, strict=True)))
+            self.run_of_cell.learn(self.site)
+        reason = self.site.ignored_reason(self.batch) if self.site.unignored else None
+        if reason is not None:
+            self.run_of_cell.reasons[reason] = None
+        return parameters
+
+    def _results(self, weighing: Weighing | None, collectors: Sequence[Collector]) -> tuple[Any, ...]:
+        assert weighing is not None  # noqa: S101 - there are two micro-batches at least
+        factor = weighing.rescaling()
+        if factor is not None:
+            self.gradients.rescale(factor)
+        results = tuple(c.result(weighing.of_value(c.scalar)) for c in collectors)
+        losses = [r for r, c in zip(results, collectors, strict=True) if c.is_loss and not isinstance(r, Released)]
+        self.loss = losses[-1] if losses else None
+        return results

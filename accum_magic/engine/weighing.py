@@ -1,0 +1,95 @@
+"""How much each micro-batch of one step counts, in the gradient and in the losses that are read later."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import torch
+
+from accum_magic.engine.facts import Scalar, StepFacts
+from accum_magic.engine.site import Site
+from accum_magic.engine.weights import total_weight
+
+
+class _Nothing:
+    """In place of a gradient: the micro-batch adds nothing, so there is nothing to back-propagate."""
+
+
+NOTHING: Final = _Nothing()
+
+
+class Weighing:
+    """The weights of one step's micro-batches.
+
+    Shares of the samples for means, ones for sums; for cross entropies the share of the total weight of
+    valid targets, counted beforehand where the batch holds them, else read from each graph.
+    """
+
+    def __init__(self, site: Site, facts: StepFacts, batch: Mapping[str, Any], sizes: tuple[int, ...]) -> None:
+        self.facts = facts
+        self.samples = sum(sizes)
+        self.sizes = sizes
+        self.shares = [k / self.samples for k in sizes]
+        self.reads_totals = False
+        self._totals: list[torch.Tensor] = []
+        self._expected: torch.Tensor | None = None
+        self._made: dict[tuple[float, int], torch.Tensor | None] = {}
+        self._weights = [self._of_root(which, fact, site, batch) for which, fact in enumerate(facts.roots)]
+
+    def _of_root(self, which: int, fact: Scalar, site: Site, batch: Mapping[str, Any]) -> Sequence[float] | None:
+        """Return the weights of a loss; None where they are read from the graphs."""
+        if fact.reduction == "sum":
+            return [1.0] * len(self.sizes)
+        if fact.reduction != "measured":
+            return self.shares
+        targets = site.targets.get(which)
+        if targets is None:
+            self.reads_totals = True
+            return None
+        totals = targets.totals(batch, self.sizes, site.dim(targets.name))
+        whole = sum(totals)
+        return [t / whole for t in totals] if whole else self.shares  # 0 / 0 is the plain cell's NaN
+
+    def gradient(self, which: int, index: int, root: torch.Tensor) -> torch.Tensor | _Nothing | None:
+        """Return what a loss's backward starts from; None stands for one."""
+        weights = self._weights[which]
+        if weights is None:
+            return self._read_total(which, index, root)
+        weight = weights[index]
+        if weight == 1.0:
+            return None
+        if weight == 0.0:
+            return NOTHING  # no valid target: its loss is NaN, and NaN survives a multiplication by zero
+        key = (weight, which)
+        made = self._made.get(key)
+        if made is None:
+            made = self._made[key] = torch.full_like(root, weight, requires_grad=False)
+        return made
+
+    def _read_total(self, which: int, index: int, root: torch.Tensor) -> torch.Tensor:
+        """Weigh by the total weight over what the first micro-batch lets expect of the whole; no synchronisation."""
+        total = total_weight(root, self.facts.roots[which])
+        self._totals.append(total)
+        if index == 0 or self._expected is None:
+            self._expected = torch.clamp(total * (self.samples / self.sizes[0]), min=1.0)
+        return (total / self._expected).to(root.dtype).expand(root.shape)
+
+    def rescaling(self) -> torch.Tensor | None:
+        """Return the factor that puts gradients weighed by expected totals right; None where nothing was expected."""
+        if self._expected is None:
+            return None
+        return self._expected / torch.stack(self._totals).sum()
+
+    def of_value(self, fact: Scalar | None) -> Sequence[float]:
+        """Return the weights by which a value of the micro-batches makes up the whole batch's."""
+        if fact is None or fact.reduction != "measured":
+            return self.shares
+        which = next((i for i, root in enumerate(self.facts.roots) if root.reduction == "measured"), None)
+        if which is None:
+            return self.shares
+        counted = self._weights[which]
+        if counted is not None:
+            return counted
+        stacked = torch.stack(self._totals)
+        return (stacked / stacked.sum()).tolist()  # type: ignore[no-any-return]
