@@ -13,8 +13,6 @@ from accum_magic.api import rewrite
 from accum_magic.errors import AccumulateError
 
 if TYPE_CHECKING:
-    from IPython.core.interactiveshell import InteractiveShell
-
     from accum_magic.engine.run import RunSummary, last_run
     from accum_magic.engine.saved import SavedTensors
     from accum_magic.engine.step import step, undo_step
@@ -47,27 +45,27 @@ _ENGINE = {
 }
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - PEP 562
+def __getattr__(name: str) -> Any:
     """Import the engine, and torch with it, when it is first asked for."""
     if name not in _ENGINE:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
-    from importlib import import_module  # noqa: PLC0415 - once per name
+    from importlib import import_module
 
     value = getattr(import_module(f"{__name__}.engine.{_ENGINE[name]}"), name)
     globals()[name] = value
     return value
 
 
-def load_ipython_extension(ipython: InteractiveShell) -> None:
+def load_ipython_extension(ipython: Any) -> None:
     """Register the magics: `%load_ext accum_magic`."""
-    from accum_magic.magic import load  # noqa: PLC0415 - IPython is needed in a shell only
+    from accum_magic.magic import load
 
     load(ipython)
 
 
-def unload_ipython_extension(ipython: InteractiveShell) -> None:
+def unload_ipython_extension(ipython: Any) -> None:
     """Take the magics away again: `%unload_ext accum_magic`."""
-    from accum_magic.magic import unload  # noqa: PLC0415 - IPython is needed in a shell only
+    from accum_magic.magic import unload
 
     unload(ipython)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from accum_magic.cell.namespace import nothing_known
+from accum_magic.cell.namespace import Lookup, nothing_known
 from accum_magic.cell.parse import parse
 from accum_magic.cell.plan import plan
 from accum_magic.cell.rewrite import Rewrite, rewrite_plan
 from accum_magic.options import Options, options_from
 
 
-def rewrite(
+def rewrite(  # noqa: PLR0913 - the options of the magic, by keyword
     cell_text: str,
     n: int | None = None,
     *,
@@ -21,7 +21,7 @@ def rewrite(
     dim: str | None = None,
     namespace: Mapping[str, Any] | None = None,
 ) -> Rewrite:
-    """Rewrite a training cell into micro-batches, without running it.
+    '''Rewrite a training cell into micro-batches, without running it.
 
     Args:
         cell_text: The cell, as Python.
@@ -40,21 +40,24 @@ def rewrite(
 
     Example:
         >>> import accum_magic
-        >>> cell = "for x, y in loader:\\n    loss = (model(x) - y).square().mean()\\n    loss.backward()\\n    opt.step()\\n"
-        >>> print(accum_magic.rewrite(cell, 4))  # doctest: +ELLIPSIS
-        import accum_magic
-        for x, y in loader:
-        ...
+        >>> cell = """
+        ... for x, y in loader:
+        ...     loss = (model(x) - y).square().mean()
+        ...     loss.backward()
+        ...     opt.step()
+        ... """
+        >>> print(accum_magic.rewrite(cell, 4).source.splitlines()[4])
+                loss = (model(x) - y).square().mean()
 
-    """
+    '''
     return rewrite_with(cell_text, options_from(n, size, batch, dim), namespace)
 
 
 def rewrite_with(cell_text: str, options: Options, namespace: Mapping[str, Any] | None = None) -> Rewrite:
     """Rewrite a cell with checked options."""
-    lookup = nothing_known
+    lookup: Lookup = nothing_known
     if namespace is not None:
-        from accum_magic.namespace import describe  # noqa: PLC0415 - brings torch, which a rewrite by itself spares
+        from accum_magic.namespace import describe
 
         lookup = describe(namespace)
     return rewrite_plan(plan(parse(cell_text), options.plan, lookup), options.into)

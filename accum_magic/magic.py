@@ -42,8 +42,8 @@ class AccumulateMagics(Magics):
     @argument("--explain", action="store_true", help="print the cell's lines, each with when it runs; run nothing")
     @argument("--panel", choices=["text", "off"], default="text", help="what shows the run")
     @output_can_be_silenced
-    @cell_magic(_NAME)  # type: ignore[untyped-decorator]
-    def accumulate(self, line: str, cell: str) -> Any:  # noqa: ANN401 - the value of the user's last expression
+    @cell_magic(_NAME)  # type: ignore[arg-type]
+    def accumulate(self, line: str, cell: str) -> Any:
         """Run a training cell in N micro-batches per update: the same result, a 1/N of the activation memory."""
         arguments, rewritten, filename = self._prepare(line, cell)
         if arguments.show or arguments.explain:
@@ -53,7 +53,7 @@ class AccumulateMagics(Magics):
         with _Session(self.shell, rewritten, arguments.panel) as session:
             return session.execute(filename)
 
-    async def accumulate_awaiting(self, line: str, cell: str) -> Any:  # noqa: ANN401 - as above
+    async def accumulate_awaiting(self, line: str, cell: str) -> Any:
         """Do the same for a cell with top-level `await`, which a cell magic cannot run."""
         arguments, rewritten, filename = self._prepare(line, cell)
         if arguments.show or arguments.explain:
@@ -61,6 +61,8 @@ class AccumulateMagics(Magics):
             return None
         with _Session(self.shell, rewritten, arguments.panel) as session:
             return await session.execute_awaiting(filename)
+
+    shell: InteractiveShell
 
     def _prepare(self, line: str, cell: str) -> tuple[Any, Rewrite, str]:
         arguments = self._arguments(line)
@@ -73,7 +75,7 @@ class AccumulateMagics(Magics):
         compile(text, filename, "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
         return arguments, rewrite_with(text, options, self.shell.user_ns), filename
 
-    def _arguments(self, line: str) -> Any:  # noqa: ANN401 - an argparse namespace
+    def _arguments(self, line: str) -> Any:
         try:
             return parse_argstring(self.accumulate, line)
         except UsageError as error:
@@ -113,14 +115,14 @@ class _Session:
             closing = str(self._run.summary())
             self._view.close(closing if kind is None else f"stopped by {kind.__name__} · {closing}")
 
-    def execute(self, filename: str) -> Any:  # noqa: ANN401 - the value of the user's last expression
+    def execute(self, filename: str) -> Any:
         """Run the cell in the user's namespace; errors rise."""
         __tracebackhide__ = True
         body, last = self._compiled(filename)
-        exec(body, self._shell.user_ns)  # noqa: S102 - running the user's cell is the job
+        exec(body, self._shell.user_ns)
         return None if last is None else eval(last, self._shell.user_ns)  # noqa: S307 - so is its last line
 
-    async def execute_awaiting(self, filename: str) -> Any:  # noqa: ANN401 - as above
+    async def execute_awaiting(self, filename: str) -> Any:
         """Run a cell whose code may await."""
         value = None
         for code in self._compiled(filename):

@@ -37,7 +37,7 @@ def _resolve(namespace: Mapping[str, Any], path: str) -> Any:
         if value is _MISSING:
             return _MISSING
         if isinstance(value, torch.nn.Module):
-            stores = [value._parameters, value._buffers, value._modules, vars(value)]  # noqa: SLF001 - no property runs
+            stores: list[dict[str, Any]] = [value._parameters, value._buffers, value._modules, vars(value)]  # noqa: SLF001 - no property runs
             value = next((s[name] for s in stores if name in s), _static(value, name))
         else:
             value = _static(value, name)
@@ -53,7 +53,7 @@ def _static(value: Any, name: str) -> Any:
     return _MISSING if isinstance(found, property) else found
 
 
-def _fact(value: Any, namespace: Mapping[str, Any]) -> NameFact | None:  # noqa: PLR0911 - one return per kind
+def _fact(value: Any, namespace: Mapping[str, Any]) -> NameFact | None:
     if value is _MISSING:
         return None
     if isinstance(value, torch.nn.Module):
@@ -106,7 +106,18 @@ def _container_reaches(value: Any) -> bool:
 
 def _is_installed(module: str | None) -> bool:
     top = (module or "").partition(".")[0]
-    return top in {"torch", "numpy", "math", "random", "einops", "torchvision", "torchaudio", "PIL", "scipy", "builtins"}
+    return top in {
+        "torch",
+        "numpy",
+        "math",
+        "random",
+        "einops",
+        "torchvision",
+        "torchaudio",
+        "PIL",
+        "scipy",
+        "builtins",
+    }
 
 
 def _object_reaches(value: object) -> bool | None:

@@ -6,7 +6,7 @@ import ast
 from dataclasses import dataclass
 
 from accum_magic.cell.plan import PlanOptions
-from accum_magic.cell.rewrite import SplitInto
+from accum_magic.cell.write_step import SplitInto
 from accum_magic.errors import OptionError
 
 _HOW = "Write %%accumulate 10, or %%accumulate --size 100 for micro-batches of at most 100 samples."
@@ -60,8 +60,10 @@ def _names(text: str | None) -> tuple[str, ...]:
         node = ast.parse(f"({text},)", mode="eval").body
     except SyntaxError:
         node = None
-    if not isinstance(node, ast.Tuple) or not all(isinstance(e, ast.Name | ast.Attribute | ast.Subscript) for e in node.elts):
-        message = f"--batch takes names or expressions such as x,y or batch[\"ids\"], found `{text}`."
+    if not isinstance(node, ast.Tuple) or not all(
+        isinstance(e, ast.Name | ast.Attribute | ast.Subscript) for e in node.elts
+    ):
+        message = f'--batch takes names or expressions such as x,y or batch["ids"], found `{text}`.'
         raise OptionError(message)
     return tuple(ast.unparse(e) for e in node.elts)
 

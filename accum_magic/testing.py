@@ -12,16 +12,16 @@ from accum_magic.engine.run import begin, end
 from accum_magic.options import Options, options_from
 
 
-def run_plain(cell: str, namespace: dict[str, Any]) -> Any:  # noqa: ANN401 - a cell's value can be anything
+def run_plain(cell: str, namespace: dict[str, Any]) -> Any:
     """Run a cell as it stands; return the value of its last expression.
 
-    >>> run_plain("a = 1\\na + 1", {})
+    >>> run_plain("a = 1; a + 1", {})
     2
     """
     return run_tree(ast.parse(cell), namespace, _with_source("<plain cell>", cell))
 
 
-def run_accumulated(cell: str, namespace: dict[str, Any], n: int | None = None, options: str = "") -> Any:  # noqa: ANN401
+def run_accumulated(cell: str, namespace: dict[str, Any], n: int | None = None, options: str = "") -> Any:
     """Run a cell as `%%accumulate n options` would; return the value of its last expression.
 
     Raises:
@@ -52,12 +52,12 @@ def _parsed(n: int | None, options: str) -> Options:
     return options_from(None if size else n, size, given.get("--batch"), given.get("--dim"))
 
 
-def run_tree(tree: ast.Module, namespace: dict[str, Any], filename: str) -> Any:  # noqa: ANN401
+def run_tree(tree: ast.Module, namespace: dict[str, Any], filename: str) -> Any:
     """Execute a module and return the value of its last statement if that is an expression."""
     body, last = tree.body, None
     if body and isinstance(body[-1], ast.Expr):
         *body, final = body
         last = compile(ast.Expression(final.value), filename, "eval")  # type: ignore[attr-defined]
     code: CodeType = compile(ast.Module(body, []), filename, "exec")
-    exec(code, namespace)  # noqa: S102 - running the user's cell is the job
+    exec(code, namespace)
     return None if last is None else eval(last, namespace)  # noqa: S307 - so is its last line

@@ -11,11 +11,15 @@ from accum_magic.cell.namespace import Lookup
 from accum_magic.cell.recognise import calls, contains_draw, contains_factory, is_reduction_over_batch, last_name
 from accum_magic.cell.units import Unit
 
-_WRAPPERS = frozenset({"tqdm", "track", "islice", "iter", "list", "notebook_tqdm", "progress_bar", "trange", "prefetch"})
+_WRAPPERS = frozenset(
+    {"tqdm", "track", "islice", "iter", "list", "notebook_tqdm", "progress_bar", "trange", "prefetch"}
+)
 _NOT_DATA = frozenset({"range", "trange", "parameters", "named_parameters", "modules", "children", "items", "keys"})
 _TARGET_KEYWORDS = frozenset({"target", "targets", "label", "labels", "input", "input_ids", "x", "y"})
 _NEVER_DATA = frozenset({"self", "cls", "device"})
-_MOVES = frozenset({"to", "cuda", "cpu", "float", "double", "long", "int", "bool", "half", "type", "contiguous", "clone"})
+_MOVES = frozenset(
+    {"to", "cuda", "cpu", "float", "double", "long", "int", "bool", "half", "type", "contiguous", "clone"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +129,7 @@ def _used_as_values(nodes: Sequence[ast.AST]) -> frozenset[str]:
 
 
 def samples_itself(units: Iterable[Unit], inputs: frozenset[str], lookup: Lookup) -> bool:
-    """Tell whether a step takes its batch itself: by `next(it)`, `get_batch()`, a random index or a slice of the data."""
+    """Tell whether a step takes its batch itself: `next(it)`, `get_batch()`, a random index, a slice of the data."""
     return any(_takes_a_batch(u.node.value, inputs, lookup) for u in units if isinstance(u.node, ast.Assign))
 
 

@@ -95,7 +95,7 @@ def sequence_effects(body: Sequence[ast.stmt]) -> Effects:
     return _in_order([statement_effects(s) for s in body])
 
 
-def statement_effects(node: ast.stmt) -> Effects:  # noqa: PLR0911 - one return per kind of statement
+def statement_effects(node: ast.stmt) -> Effects:
     """Return the effects of one statement, compound statements included."""
     match node:
         case ast.If(test=test, body=body, orelse=orelse):
@@ -222,7 +222,7 @@ class _Collector(ast.NodeVisitor):
         elif path_of(node.func) not in _READ_ONLY_CALLS:
             self.handed_over |= {p for a in node.args if (p := path_of(a)) is not None}
 
-    def visit_Name(self, node: ast.Name) -> None:  # noqa: N802
+    def visit_Name(self, node: ast.Name) -> None:
         if isinstance(node.ctx, ast.Load):
             self.read.add(node.id)
         else:
@@ -230,7 +230,7 @@ class _Collector(ast.NodeVisitor):
             if isinstance(node.ctx, ast.Del):
                 self.deleted.add(node.id)
 
-    def visit_Attribute(self, node: ast.Attribute) -> None:  # noqa: N802
+    def visit_Attribute(self, node: ast.Attribute) -> None:
         path = path_of(node)
         if path is None:
             self.visit(node.value)
@@ -240,13 +240,13 @@ class _Collector(ast.NodeVisitor):
             self.read.add(root(path))
             self.written.add(path)
 
-    def visit_Subscript(self, node: ast.Subscript) -> None:  # noqa: N802
+    def visit_Subscript(self, node: ast.Subscript) -> None:
         if not isinstance(node.ctx, ast.Load):
             self._mutate(node.value)
         self.visit(node.value)
         self.visit(node.slice)
 
-    def visit_Call(self, node: ast.Call) -> None:  # noqa: N802
+    def visit_Call(self, node: ast.Call) -> None:
         match node.func:
             case ast.Attribute(value=value, attr=attr):
                 self.visit(value)
@@ -261,11 +261,11 @@ class _Collector(ast.NodeVisitor):
         for argument in [*node.args, *(k.value for k in node.keywords)]:
             self.visit(argument)
 
-    def visit_AugAssign(self, node: ast.AugAssign) -> None:  # noqa: N802
+    def visit_AugAssign(self, node: ast.AugAssign) -> None:
         self.visit(node.target)
         self.visit(node.value)
 
-    def visit_Lambda(self, node: ast.Lambda) -> None:  # noqa: N802
+    def visit_Lambda(self, node: ast.Lambda) -> None:
         inner = expression_effects(node.body)
         own = {a.arg for a in ast.walk(node.args) if isinstance(a, ast.arg)}
         self.read |= {p for p in inner.reads if root(p) not in own}
@@ -284,7 +284,7 @@ class _Collector(ast.NodeVisitor):
     def visit_alias(self, node: ast.alias) -> None:
         self.written.add((node.asname or node.name).partition(".")[0])
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:  # noqa: N802
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         inner = _definition_effects(node)
         self.read |= inner.reads
         self.written |= inner.writes

@@ -58,8 +58,7 @@ def _facts(step: StepPlan) -> list[str]:
         out.append(f"line {hoist.statement.lineno}: `{text}` is evaluated once, on the whole batch")
     losses = ", ".join(f"`{ast.unparse(c.loss)}` (line {c.line})" for c in step.backwards)
     out.append(f"loss: {losses}; its weight per micro-batch is measured before the first update")
-    for name in step.read:
-        out.append(f"read later: `{name}`, with the value of the whole batch")
+    out += [f"read later: `{name}`, with the value of the whole batch" for name in step.read]
     if step.unknown_callees:
         unknown = ", ".join(f"`{n}`" for n in sorted(step.unknown_callees))
         out.append(f"not known: {unknown}; taken for calls that reach a module")

@@ -9,12 +9,16 @@ from accum_magic.cell.namespace import Lookup
 from accum_magic.cell.recognise import calls, last_name
 
 _ADVICE = {
-    "lightning": "Lightning accumulates by itself: Trainer(accumulate_grad_batches=4), with a loader of smaller batches.",
+    "lightning": (
+        "Lightning accumulates by itself: Trainer(accumulate_grad_batches=4), with a loader of smaller batches."
+    ),
     "transformers": (
         "the Hugging Face Trainer accumulates by itself: TrainingArguments(gradient_accumulation_steps=4, "
         "per_device_train_batch_size=<batch size / 4>)."
     ),
-    "fastai": "fastai accumulates by itself: Learner(..., cbs=GradientAccumulation(n_acc=<batch size>)), with a smaller bs.",
+    "fastai": (
+        "fastai accumulates by itself: Learner(..., cbs=GradientAccumulation(n_acc=<batch size>)), with a smaller bs."
+    ),
     "composer": "Composer accumulates by itself: Trainer(device_train_microbatch_size='auto').",
 }
 

@@ -42,7 +42,9 @@ def _length(source: ast.expr, bound: set[str]) -> str | None:
             return None if path is None or root(path) in bound else f"len({path})"
         case ast.Call(func=func, args=args) if last_name(func) in {"range", "trange"}:
             names = {root(p) for a in args for n in ast.walk(a) if isinstance(n, ast.expr) and (p := path_of(n))}
-            is_plain = not any(isinstance(n, ast.Call) and last_name(n.func) != "len" for a in args for n in ast.walk(a))
+            is_plain = not any(
+                isinstance(n, ast.Call) and last_name(n.func) != "len" for a in args for n in ast.walk(a)
+            )
             return None if names & bound or not is_plain else f"len(range({', '.join(map(ast.unparse, args))}))"
         case ast.Call(func=func, args=[first, *_]) if last_name(func) in _WRAPPERS:
             return _length(first, bound)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from accum_magic.cell import batch as batches
-from accum_magic.cell import refuse
+from accum_magic.cell import refuse, refuse_step
 from accum_magic.cell.batch import BatchNames
 from accum_magic.cell.effects import expression_effects, overlap, overlaps, root, sequence_effects
 from accum_magic.cell.hoist import Hoist, hoists_of, replaced
@@ -94,13 +94,21 @@ def plan(parsed: ParsedCell, options: PlanOptions | None = None, lookup: Lookup 
     blocks: dict[int, list[Backward]] = {}
     for backward in parsed.backwards:
         blocks.setdefault(id(backward.places[backward.block_depth].body), []).append(backward)
-    steps = [step for block in blocks.values() for step in _plan_block(parsed, block, options, lookup)]
+    given = _Given(parsed, options, lookup)
+    steps = [step for block in blocks.values() for step in _plan_block(given, block)]
     return Plan(parsed, options, tuple(steps))
 
 
-def _plan_block(
-    parsed: ParsedCell, backwards: Sequence[Backward], options: PlanOptions, lookup: Lookup
-) -> list[StepPlan]:
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What every step of a cell is planned with."""
+
+    parsed: ParsedCell
+    options: PlanOptions
+    lookup: Lookup
+
+
+def _plan_block(given: _Given, backwards: Sequence[Backward]) -> list[StepPlan]:
     depth = backwards[0].block_depth
     places = backwards[0].places[: depth + 1]
     tops = [b.places[depth].index for b in backwards]
@@ -111,8 +119,7 @@ def _plan_block(
         triple, last = [b.call for b in backwards[:count]], tops[count - 1]
         if count < len(tops) and tops[count] == last:
             raise refuse.several_updates_in_one_statement(backwards[count].call, places[-1].body[last])
-        planner = _Planner(parsed, (*places[:-1], places[-1]), (start, last + 1), triple, options, lookup)
-        step = planner.plan()
+        step = _Planner(given, places, (start, last + 1), triple).plan()
         refuse.graph_from_earlier_step(step.cut, steps, triple[0])
         steps.append(step)
         backwards, tops, start = backwards[count:], tops[count:], last + 1
@@ -128,49 +135,43 @@ def _triple_size(body: Sequence[ast.stmt], calls: Sequence[BackwardCall]) -> int
         next_only = backward_slice(body, [calls[count]])
         starts_before = any(u.node is m.node for m in next_only.members for u in together.units[:first])
         own = refuse.between(body, calls[count - 1], calls[count])
-        if any(refuse.changes_parameters(s) for s in own):
-            if not starts_before or refuse.shares_modules(body, calls[:count], calls[count]):
-                break
+        shares = not starts_before or refuse.shares_modules(body, calls[:count], calls[count])
+        if shares and any(refuse.changes_parameters(s) for s in own):
+            break
         count += 1
     return count
 
 
 class _Planner:
-    """Plans one triple; each method is one stage."""
+    """Plans one triple, in statements `span[0]` to `span[1] - 1` of a list; each method is one stage."""
 
     def __init__(
-        self,
-        parsed: ParsedCell,
-        places: tuple[Place, ...],
-        span: tuple[int, int],
-        triple: Sequence[BackwardCall],
-        options: PlanOptions,
-        lookup: Lookup,
+        self, given: _Given, places: tuple[Place, ...], span: tuple[int, int], triple: Sequence[BackwardCall]
     ) -> None:
-        self.parsed, self.places, self.span, self.triple = parsed, places, span, tuple(triple)
-        self.options, self.lookup = options, lookup
+        self.places, self.span, self.triple = places, span, tuple(triple)
+        self.parsed, self.options, self.lookup = given.parsed, given.options, given.lookup
         self.body = places[-1].body[span[0] : span[1]]
         self.cut = backward_slice(self.body, self.triple)
-        self.flow = Flow(lookup)
+        self.flow = Flow(self.lookup)
         self.loader: frozenset[str] = frozenset()
 
     def plan(self) -> StepPlan:
-        refuse.backward_calls(self.triple)
-        refuse.try_around_part(self.cut, self.triple[0], self.places, self.span[0])
-        refuse.graph_from_earlier_cell(self.cut, self.triple[0], self.lookup)
-        refuse.per_sample(self.cut, self.triple[0], self.places, self.lookup)
+        refuse_step.backward_calls(self.triple)
+        refuse_step.try_around_part(self.cut, self.triple[0], self.places)
+        refuse_step.graph_from_earlier_cell(self.cut, self.triple[0], self.lookup)
+        refuse_step.per_sample(self.cut, self.triple[0], self.places, self.lookup)
         self._seed()
         hoists: list[Hoist] = []
         regions = slice_regions(self.cut, self.flow, lambda unit, flow: hoists.extend(hoists_of(unit, flow)))
         if not any(r == MICRO for r in regions.values()):
-            raise refuse.nothing_to_split(self.cut, self.triple[0], self.places)
+            raise refuse_step.nothing_to_split(self.cut, self.triple[0], self.places)
         sink(self.cut, regions, self.flow.is_fed)
         placement = place_rest(self.cut, regions)
         common = _common_forks(self.cut, placement, self.triple)
-        refuse.regions(self.cut, placement, common, self.flow)
+        refuse_step.regions(self.cut, placement, common, self.flow)
         clash = conflict(self.cut, placement, self.flow.crossing)
         if clash is not None:
-            raise refuse.order_would_change(*clash, placement)
+            raise refuse_step.order_would_change(*clash, placement)
         hoists = [h for h in hoists if h.statement in {u.node for u in self._micro(placement)}]
         names = self._batch_names(placement, hoists)
         read, unread = self._outputs(placement)
@@ -214,7 +215,9 @@ class _Planner:
         return [n for n in order if n in exposed]
 
     def _batch_names(self, placement: Placement, hoists: Sequence[Hoist]) -> BatchNames:
-        strict, loose, fixed = [], [], []
+        strict: list[str] = []
+        loose: list[str] = []
+        fixed: list[str] = []
         micro = self._micro(placement)
         rebound = frozenset(n for u in micro for n in u.effects.writes)
         for name in self._micro_reads(placement, hoists):
@@ -225,7 +228,7 @@ class _Planner:
             kind = self._kind_of(name, placement)
             if name in rebound and kind not in {"strict", "loose", "free"}:
                 if overlaps(name, self.cut.inputs):
-                    raise refuse.carried_state(name, micro)
+                    raise refuse_step.carried_state(name, micro)
                 kind = "fixed"
             {"strict": strict, "loose": loose, "free": loose, "fixed": fixed}.get(kind, []).append(name)
         if not strict and loose and not self.options.batch:
@@ -233,8 +236,8 @@ class _Planner:
         suspicious = [n for n in loose if self._is_free(n) and not self.loader and not self._may_be_split(n, micro)]
         names = BatchNames(tuple(strict), tuple(n for n in loose if n not in suspicious), tuple(fixed + suspicious))
         if not names.strict:
-            raise refuse.nothing_to_split(self.cut, self.triple[0], self.places)
-        refuse.ambiguous(names, self.lookup, micro, self.options)
+            raise refuse_step.nothing_to_split(self.cut, self.triple[0], self.places)
+        refuse_step.ambiguous(names, self.lookup, micro, self.options)
         return names
 
     def _kind_of(self, name: str, placement: Placement) -> str:
@@ -254,7 +257,11 @@ class _Planner:
             return "strict" if handed_on and self.loader else "loose"
         if writers:
             return "loose" if any(batches.is_drawn(u) for u in writers) else "fixed"
-        if self.options.batch or self.flow.draws_feed or name in batches.callees([u.node for u in self._micro(placement)]):
+        if (
+            self.options.batch
+            or self.flow.draws_feed
+            or name in batches.callees([u.node for u in self._micro(placement)])
+        ):
             return "known"
         is_value = name in batches.data_inputs(frozenset({name}), [u.node for u in self._micro(placement)], self.lookup)
         return "fixed" if is_value else "known"
@@ -289,7 +296,7 @@ class _Planner:
     def _outputs(self, placement: Placement) -> tuple[tuple[str, ...], tuple[str, ...]]:
         after = [u for u in self.cut.units if placement.runs_in(u, Region.AFTER)]
         rest = self.places[-1].body[self.span[1] :]
-        live = live_after((*self.places[:-1], self.places[-1]), rest)
+        live = live_after(self.places, rest)
         heads = [u for u in self.cut.units if u.is_head]
         reads = {root(p) for u in after for p in u.effects.reads} | live.read
         reads |= {root(p) for u in heads for p in u.effects.reads if self._has_after(u, placement)}

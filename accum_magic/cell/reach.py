@@ -31,10 +31,9 @@ class Flow:
 
     def reaches(self, node: ast.AST) -> bool:
         """Tell whether an expression or statement may build a graph."""
-        # every call is asked, not the first that reaches: the callees are remembered
-        by_call = any([self._call_reaches(c) for c in calls(node)])
+        by_call = [self._call_reaches(c) for c in calls(node)]  # every one is asked: the callees are remembered
         by_name = any(overlaps(p, self.reaching) or self._is_trainable(p) for p in _reads(node))
-        return by_call or by_name or self._operand_reaches(node)
+        return any(by_call) or by_name or self._operand_reaches(node)
 
     def seed(self, names: Iterable[str]) -> None:
         """Name what holds the batch when the block begins."""
@@ -47,11 +46,11 @@ class Flow:
         states = [(self.fed, fed), (self.reaching, reaches)]
         if not (fed and reaches):
             states.append((self.crossing, fed))
-        for known, now in states:
+        for names, now in states:
             if now:
-                known |= changed
+                names.update(changed)
             elif not unit.is_conditional:
-                known -= unit.effects.kills
+                names.difference_update(unit.effects.kills)
         if reaches:
             self.settled -= changed
         else:

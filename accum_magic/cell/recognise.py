@@ -315,3 +315,8 @@ def _requires_grad(value: ast.expr) -> bool:
     keywords = [k for c in calls(value) for k in c.keywords]
     by_keyword = any(k.arg == "requires_grad" and not isinstance(k.value, ast.Name) for k in keywords)
     return by_keyword or any(last_name(c.func) in {"requires_grad_", "Parameter"} for c in calls(value))
+
+
+def head_of(statement: ast.stmt) -> str:
+    """Return the first line of a statement, for messages."""
+    return ast.unparse(statement).splitlines()[0].rstrip(":")

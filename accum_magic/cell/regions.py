@@ -74,7 +74,7 @@ def _walk_back(
     members: set[Unit] = set()
     for unit in reversed(units[: last + 1]):
         if unit.node in losses and not unit.is_head:
-            needed |= expression_effects(losses[unit.node]).reads  # type: ignore[index]
+            needed |= expression_effects(losses[unit.node]).reads
         elif unit.is_head:
             inside = [u for u in units if any(f.node is unit.node for f in u.forks)]
             if any(u in members or u.node in roots for u in inside):
@@ -108,9 +108,7 @@ class Placement:
 BEFORE, MICRO, AFTER = (frozenset({r}) for r in Region)
 
 
-def slice_regions(
-    cut: Slice, flow: Flow, at_micro: Callable[[Unit, Flow], object]
-) -> dict[Unit, frozenset[Region]]:
+def slice_regions(cut: Slice, flow: Flow, at_micro: Callable[[Unit, Flow], object]) -> dict[Unit, frozenset[Region]]:
     """Place the units of the slice: what is fed and reaches a module runs per micro-batch, the rest once before.
 
     `at_micro` is told each unit that runs per micro-batch, while `flow` stands right before it.
@@ -258,4 +256,3 @@ def _clash(
             return path
     b_changes = b.changes | (b.hands_over - values)
     return overlap(a.reads, b_changes) or (overlap(a_changes, b_changes) if len(early_in) == 1 else None)
-

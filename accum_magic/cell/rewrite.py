@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import ast
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
-from accum_magic.cell.hoist import rebuilt
-from accum_magic.cell.plan import Plan, StepPlan
 from accum_magic.cell.parse import enclosing_function
-from accum_magic.cell.recognise import backward_call, is_pure_test, returns_jump
-from accum_magic.cell.regions import Region
-from accum_magic.cell.units import Fork, Unit, project
+from accum_magic.cell.plan import Plan
+from accum_magic.cell.write_step import FreshNames, Node, SplitInto, StepWriter, placed_at
 
 _MODULE = "accum_magic"
-Node = TypeVar("Node", bound=ast.AST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +32,10 @@ class Rewrite:
         return self.source
 
 
-@dataclass(frozen=True, slots=True)
-class SplitInto:
-    """How many micro-batches: `n` of them, or as many as needed for `size` samples at most."""
-
-    n: int | None = None
-    size: int | None = None
-
-
 def rewrite_plan(plan: Plan, into: SplitInto) -> Rewrite:
     """Write a plan out as code."""
     original = plan.parsed.tree
-    names = _FreshNames(original)
+    names = FreshNames(original)
     module = names.make(_MODULE, free=not _binds(original, _MODULE))
     rebuild = _Rebuild(plan, into, module, names)
     tree = ast.Module(body=rebuild.statements(original.body), type_ignores=[])
@@ -61,7 +48,7 @@ def rewrite_plan(plan: Plan, into: SplitInto) -> Rewrite:
 class _Rebuild:
     """Copies the nodes on the way to a step, and writes the step; everything else is the user's own node."""
 
-    def __init__(self, plan: Plan, into: SplitInto, module: str, names: _FreshNames) -> None:
+    def __init__(self, plan: Plan, into: SplitInto, module: str, names: FreshNames) -> None:
         self.plan, self.into, self.module, self.names = plan, into, module, names
         self.owners = {id(place.owner) for step in plan.steps for place in step.places}
         self.generated: list[str] = []
@@ -77,7 +64,7 @@ class _Rebuild:
                 out.append(self._node(body[position]))
                 position += 1
                 continue
-            writer = _StepWriter(step, self.plan, self.into, self.module, self.names)
+            writer = StepWriter(step, self.plan, self.into, self.module, self.names)
             out += map(self._node, writer.write())
             self.generated += writer.generated
             position = step.stop
@@ -114,292 +101,4 @@ def _with_import(body: Sequence[ast.stmt], module: str) -> list[ast.stmt]:
         position += 1
     position = position if position < len(body) else 0
     header = ast.Import(names=[ast.alias(_MODULE, None if module == _MODULE else module)])
-    return [*body[:position], _at(header, body[position]), *body[position:]]
-
-
-class _FreshNames:
-    """Plain identifiers that the cell does not use."""
-
-    def __init__(self, tree: ast.AST) -> None:
-        self.used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
-        self.used |= {n.arg for n in ast.walk(tree) if isinstance(n, ast.arg)}
-        self.used |= {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.ClassDef)}
-
-    def make(self, name: str, *, free: bool = False) -> str:
-        """Return `name`, or the first variation of it that is not used."""
-        candidate, count = name, 1
-        while candidate in self.used and not free:
-            count += 1
-            candidate = f"{name}_{count}"
-        self.used.add(candidate)
-        return candidate
-
-
-class _StepWriter:
-    """Writes one triple."""
-
-    def __init__(self, step: StepPlan, plan: Plan, into: SplitInto, module: str, names: _FreshNames) -> None:
-        self.step, self.plan, self.into, self.module, self.names = step, plan, into, module, names
-        self.generated: list[str] = []
-        self.tests: dict[ast.stmt, ast.expr] = {}
-        self.undoable = any(self._jumps_before_backward(u) for u in step.cut.units[: step.cut.last])
-        self.anchor = step.backwards[-1].statement
-        self.micro_name = self._fresh("micro_step")
-        self.units = {u.node: u for u in step.cut.units}
-        self.hoisted: dict[ast.expr, str] = {h.expression: self._fresh(h.name) for h in step.hoists}
-        self.renamed = dict(zip((h.name for h in step.hoists), self.hoisted.values(), strict=True))
-        self.paths = self._path_names()
-
-    def write(self) -> list[ast.stmt]:
-        return self._nest(self.step.body, 0)
-
-    def _fresh(self, name: str) -> str:
-        made = self.names.make(name)
-        self.generated.append(made)
-        return made
-
-    def _path_names(self) -> dict[str, str]:
-        """Plain names for what is no plain name: `--batch 'batch["ids"]'`, `self.loss`."""
-        expressions = [ast.unparse(ast.parse(b, mode="eval")) for b in self.plan.options.batch if not b.isidentifier()]
-        expressions += [n for n in (*self.step.read, *self.step.unread) if "." in n]
-        words = ["".join(c if c.isalnum() else "_" for c in e).strip("_") for e in expressions]
-        return {e: self.names.make(w) for e, w in zip(expressions, words, strict=True)}
-
-    def _nest(self, body: Sequence[ast.stmt], depth: int) -> list[ast.stmt]:
-        """Write a list; the compound statements around the whole step stay around it."""
-        if depth == len(self.step.common):
-            return [*self._before(body), *self._micro_step(body), *self._after(body)]
-        fork = self.step.common[depth]
-        position = next(i for i, s in enumerate(body) if s is fork.node)
-        around = copy.copy(fork.node)
-        setattr(around, fork.field, self._nest(getattr(fork.node, fork.field), depth + 1))
-        above, below = body[:position], body[position + 1 :]
-        return [*self._before(above), around, *self._after([*above, *below])]
-
-    def _before(self, body: Sequence[ast.stmt]) -> list[ast.stmt]:
-        def emit(node: ast.stmt) -> list[ast.stmt]:
-            unit = self.units.get(node)
-            if unit is not None and unit.is_head:
-                return self._test_value(unit)
-            hoists = [h for h in self.step.hoists if h.statement is node]
-            values = [self._assign(self.hoisted[h.expression], h.expression, node) for h in hoists]
-            return [*values, *([node] if self._runs(node, Region.BEFORE) else [])]
-
-        return project(body, self.step.cut.is_split, emit, self.tests)
-
-    def _after(self, body: Sequence[ast.stmt]) -> list[ast.stmt]:
-        def emit(node: ast.stmt) -> list[ast.stmt]:
-            if not self._runs(node, Region.AFTER):
-                return []
-            unit = self.units.get(node)
-            if unit is not None and self._jumps_before_backward(unit):
-                return [self._with_undo(node)]
-            return [node]
-
-        return project(body, self.step.cut.is_split, emit, self.tests)
-
-    def _jumps_before_backward(self, unit: Unit) -> bool:
-        """Whether a unit may skip the backward: it runs after the loop, so the gradients are undone first."""
-        is_early = self.step.cut.units.index(unit) < self.step.cut.last
-        return is_early and self._is_only_after(unit) and returns_jump(unit.node) is not None
-
-    def _runs(self, node: ast.stmt, region: Region) -> bool:
-        unit = self.units.get(node)
-        if unit is None:
-            return region is Region.AFTER and backward_call(node) is None
-        return not unit.is_head and self.step.placement.runs_in(unit, region)
-
-    def _test_value(self, head: Unit) -> list[ast.stmt]:
-        """The test of an `if` that is taken apart is evaluated once, where it stood."""
-        node = head.node
-        is_common = any(f.node is node for f in self.step.common)
-        if not isinstance(node, ast.If) or is_common or node in self.tests or is_pure_test(node.test):
-            return []
-        if not self._is_split_up(node):
-            return []
-        name = self._fresh(f"condition_{node.lineno}")
-        self.tests[node] = _at(ast.Name(id=name, ctx=ast.Load()), node)
-        return [self._assign(name, node.test, node)]
-
-    def _is_split_up(self, node: ast.If) -> bool:
-        return any(f.node is node for u in self.step.cut.units for f in u.forks if not self._is_only_after(u))
-
-    def _is_only_after(self, unit: Unit) -> bool:
-        return self.step.placement.regions.get(unit) == frozenset({Region.AFTER})
-
-    def _assign(self, name: str, value: ast.expr, where: ast.stmt) -> ast.stmt:
-        target = ast.Name(id=name, ctx=ast.Store())
-        return _at(ast.Assign(targets=[target], value=copy.deepcopy(value)), where)
-
-    def _with_undo(self, node: ast.stmt) -> ast.stmt:
-        """Before a jump that skips the backward, the gradients are as they were."""
-        undo = _at(ast.Expr(value=self._engine_call("undo_step", [], [])), node)
-        return _UndoBeforeJump(undo).visit(copy.deepcopy(node))  # type: ignore[no-any-return]
-
-    def _micro_step(self, body: Sequence[ast.stmt]) -> list[ast.stmt]:
-
-        def emit(node: ast.stmt) -> list[ast.stmt]:
-            return [self._replaced(node)] if self._runs(node, Region.MICRO) else []
-
-        inner = project(body, self.step.cut.is_split, emit, self.tests)
-        first = inner[0] if inner else self.anchor
-        maybe = [self._assign(self._local(n), self._attribute("UNBOUND"), first) for n in self._maybe_unbound()]
-        parameters = [ast.arg(arg=self._parameter(p)) for p in self._inputs()]
-        function = ast.FunctionDef(
-            name=self.micro_name,
-            args=ast.arguments(posonlyargs=[], args=parameters, kwonlyargs=[], kw_defaults=[], defaults=[]),
-            body=[*maybe, *inner, _at(ast.Return(value=self._returned()), self.anchor)],
-            decorator_list=[],
-        )
-        return [_at(function, first), *self._step_call()]
-
-    def _replaced(self, node: Node) -> Node:
-        """Put names in the place of hoisted expressions and of batch expressions."""
-        if not (self.hoisted or self.paths):
-            return node
-        return rebuilt(node, lambda part: self.hoisted.get(part) or self.paths.get(self._text(part)))
-
-    def _text(self, part: ast.expr) -> str:
-        return ast.unparse(part) if self.paths else ""
-
-    def _inputs(self) -> list[str]:
-        """What the micro step is given, by name in the cell."""
-        expressions = [e for e in self.paths if e not in (*self.step.read, *self.step.unread)]
-        names = self.step.batch
-        covered = {e.partition("[")[0].partition(".")[0] for e in expressions}
-        plain = [self.renamed.get(n, n) for n in (*names.strict, *names.loose, *names.fixed) if n not in covered]
-        return [*expressions, *plain]
-
-    def _parameter(self, path: str) -> str:
-        return self.paths.get(path, path)
-
-    def _local(self, name: str) -> str:
-        return self.paths.get(name, name)
-
-    def _maybe_unbound(self) -> list[str]:
-        outputs = {*self.step.read, *self.step.unread}
-        certain = {n for u in self.step.micro_units if self._is_unconditional(u) for n in u.effects.kills}
-        given = set(self._inputs())
-        written = {n for u in self.step.micro_units for n in u.effects.writes}
-        return sorted(n for n in outputs & written if n not in certain and n not in given)
-
-    def _is_unconditional(self, unit: Unit) -> bool:
-        return all(f in self.step.common or isinstance(f.node, ast.With) for f in unit.forks)
-
-    def _returned(self) -> ast.expr:
-        roots = [self._replaced(call.loss) for call in self.step.backwards]
-        values = [ast.Name(id=self._local(n), ctx=ast.Load()) for n in (*self.step.read, *self.step.unread)]
-        return _tuple([_tuple(roots), _tuple(values)])
-
-    def _step_call(self) -> list[ast.stmt]:
-        outputs = [*self.step.read, *self.step.unread]
-        inputs = self._inputs()
-        batch = ast.Dict(
-            keys=[ast.Constant(self._parameter(p)) for p in inputs],
-            values=[_parsed(p) for p in inputs],
-        )
-        call = self._engine_call("step", [ast.Name(id=self.micro_name, ctx=ast.Load()), batch], self._keywords(inputs))
-        if not outputs:
-            return [_at(ast.Expr(value=call), self.anchor)]
-        targets = [_name(n, ast.Store()) for n in outputs]
-        target = ast.Tuple(elts=targets, ctx=ast.Store())
-        statements: list[ast.stmt] = [_at(ast.Assign(targets=[target], value=call), self.anchor)]
-        for name in self._maybe_unbound():
-            test = ast.Compare(left=_name(name, ast.Load()), ops=[ast.Is()], comparators=[self._attribute("UNBOUND")])
-            forget = ast.If(test=test, body=[ast.Delete(targets=[_name(name, ast.Del())])], orelse=[])
-            statements.append(_at(forget, self.anchor))
-        return statements
-
-    def _keywords(self, inputs: Sequence[str]) -> list[ast.keyword]:
-        step, given = self.step, {}
-        given["n" if self.into.n is not None else "size"] = ast.Constant(self.into.n or self.into.size)
-        loose = [self.renamed.get(n, n) for n in step.batch.loose if self.renamed.get(n, n) in inputs]
-        fixed = [self.renamed.get(n, n) for n in step.batch.fixed if self.renamed.get(n, n) in inputs]
-        for key, names in (("loose", loose), ("fixed", fixed), ("read", step.read), ("unread", step.unread)):
-            if names:
-                given[key] = _tuple([ast.Constant(n) for n in names])
-        dims = {self.paths.get(n, n): d for n, d in self.plan.options.dims if self.paths.get(n, n) in self._parameters()}
-        if dims:
-            given["dims"] = ast.Dict(keys=[ast.Constant(n) for n in dims], values=[ast.Constant(d) for d in dims.values()])
-        if step.conditions:
-            given["when"] = self._when(step.conditions)
-        through = [c.through for c in step.backwards]
-        if any(t is not None for t in through):
-            given["backward"] = next(t for t in through if t is not None)
-        if self.undoable:
-            given["undoable"] = ast.Constant(True)  # noqa: FBT003 - a literal of the rewritten cell
-        options = [self._backward_options(c.call) for c in step.backwards]
-        if any(o.keys for o in options):
-            given["backward_options"] = _tuple(options)
-        return [ast.keyword(arg=k, value=copy.deepcopy(v)) for k, v in given.items()]
-
-    def _parameters(self) -> set[str]:
-        return {self._parameter(p) for p in self._inputs()}
-
-    def _when(self, conditions: Sequence[Fork]) -> ast.expr:
-        tests = []
-        for fork in conditions:
-            assert isinstance(fork.node, ast.If)  # noqa: S101 - conditions are made of `if`s only
-            test = copy.deepcopy(self.tests.get(fork.node, fork.node.test))
-            tests.append(test if fork.field == "body" else ast.UnaryOp(op=ast.Not(), operand=test))
-        return tests[0] if len(tests) == 1 else ast.BoolOp(op=ast.And(), values=tests)
-
-    def _backward_options(self, call: ast.Call) -> ast.Dict:
-        keywords = [k for k in call.keywords if k.arg is not None]
-        return ast.Dict(keys=[ast.Constant(k.arg) for k in keywords], values=[k.value for k in keywords])
-
-    def _engine_call(self, name: str, args: list[ast.expr], keywords: list[ast.keyword]) -> ast.Call:
-        return ast.Call(func=self._attribute(name), args=args, keywords=keywords)
-
-    def _attribute(self, name: str) -> ast.Attribute:
-        return ast.Attribute(value=ast.Name(id=self.module, ctx=ast.Load()), attr=name, ctx=ast.Load())
-
-
-class _UndoBeforeJump(ast.NodeTransformer):
-    def __init__(self, undo: ast.stmt) -> None:
-        self.undo = undo
-
-    def _visit_jump(self, node: ast.stmt) -> list[ast.stmt]:
-        return [copy.deepcopy(self.undo), node]
-
-    visit_Break = visit_Continue = visit_Return = _visit_jump  # noqa: N815
-
-    def visit_For(self, node: ast.For) -> ast.For:  # noqa: N802 - its jumps stay inside
-        return node
-
-    visit_While = visit_FunctionDef = visit_For  # type: ignore[assignment]  # noqa: N815
-
-
-def _at(node: Node, where: ast.AST) -> Node:
-    """Give a generated node, and all in it that has none, the place of the statement it stands for."""
-    for part in _without_location(node):
-        ast.copy_location(part, where)
-    return node
-
-
-def _without_location(node: ast.AST) -> Iterator[ast.AST]:
-    if "lineno" in node._attributes and not hasattr(node, "lineno"):
-        yield node
-    for child in ast.iter_child_nodes(node):
-        yield from _without_location(child)
-
-
-def _tuple(elements: Sequence[ast.expr]) -> ast.Tuple:
-    return ast.Tuple(elts=list(elements), ctx=ast.Load())
-
-
-def _name(path: str, context: ast.expr_context) -> ast.expr:
-    """Return the node of a name or of a chain of attributes."""
-    owner, _, last = path.rpartition(".")
-    if not owner:
-        return ast.Name(id=last, ctx=context)
-    return ast.Attribute(value=_name(owner, ast.Load()), attr=last, ctx=context)
-
-
-def _parsed(expression: str) -> ast.expr:
-    """Return an expression that has no place in the cell yet."""
-    node = ast.parse(expression, mode="eval").body
-    for part in ast.walk(node):
-        for key in ("lineno", "col_offset", "end_lineno", "end_col_offset"):
-            part.__dict__.pop(key, None)
-    return node
+    return [*body[:position], placed_at(header, body[position]), *body[position:]]

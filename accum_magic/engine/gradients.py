@@ -31,7 +31,7 @@ class SetAside:
         """Multiply the gradients of this step."""
         gradients = [p.grad for p in self._before if p.grad is not None]
         if gradients:
-            torch._foreach_mul_(gradients, factor)  # noqa: SLF001 - the public optimizers use it too
+            torch._foreach_mul_(gradients, factor)
 
     def finish(self, *, keep: bool) -> None:
         """Add what was set aside to the step's gradients; with `keep`, leave it as it is for `restore`."""

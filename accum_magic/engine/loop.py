@@ -13,7 +13,7 @@ from accum_magic.engine.gradients import SetAside
 from accum_magic.engine.run import Run
 from accum_magic.engine.site import Outcome, Site
 from accum_magic.engine.values import Collector, Released, detached
-from accum_magic.engine.weighing import NOTHING, Weighing
+from accum_magic.engine.weighing import Nothing, Weighing
 from accum_magic.engine.weights import parameters_of
 from accum_magic.errors import BatchError
 
@@ -29,7 +29,7 @@ class Backward:
         """Back-propagate one loss, starting from `gradient` in place of 1."""
         __tracebackhide__ = True
         if self.through is None and not self.options:
-            root.backward(gradient)
+            root.backward(gradient)  # type: ignore[no-untyped-call]
             return
         options = dict(self.options[which]) if self.options else {}
         if gradient is not None:
@@ -38,22 +38,18 @@ class Backward:
         call(root, **options)
 
 
+@dataclass(slots=True)
 class MicroBatches:
     """The micro-batches of one step."""
 
-    def __init__(
-        self,
-        run: Run,
-        site: Site,
-        micro_step: Callable[..., Outcome],
-        batch: Mapping[str, Any],
-        sizes: tuple[int, ...],
-        gradients: SetAside,
-        backward: Backward,
-    ) -> None:
-        self.run_of_cell, self.site, self.micro_step, self.batch = run, site, micro_step, batch
-        self.sizes, self.gradients, self.backward = sizes, gradients, backward
-        self.loss: torch.Tensor | None = None
+    run_of_cell: Run
+    site: Site
+    micro_step: Callable[..., Outcome]
+    batch: Mapping[str, Any]
+    sizes: tuple[int, ...]
+    gradients: SetAside
+    backward: Backward
+    loss: torch.Tensor | None = None  # of the whole batch, once it has run
 
     def run(self, read: tuple[str, ...], unread: tuple[str, ...]) -> tuple[Any, ...]:
         """Run them all and return the values of the whole batch."""
@@ -82,7 +78,8 @@ class MicroBatches:
         run, micro_step, backward = self.run_of_cell, self.micro_step, self.backward
         columns = self.site.pieces(self.batch, self.sizes)
         run.micro_batches = len(self.sizes)
-        weighing, collectors = None, []
+        weighing: Weighing | None = None
+        collectors: list[Collector] = []
         for index, pieces in enumerate(zip(*columns, strict=True)):
             run.micro_batch = index + 1
             roots, values = micro_step(*pieces)
@@ -95,7 +92,7 @@ class MicroBatches:
             del values
             for which, root in enumerate(roots):
                 gradient = weighing.gradient(which, index, root)
-                if gradient is not NOTHING:
+                if not isinstance(gradient, Nothing):
                     backward(which, root, gradient)
             del roots, root
         return self._results(weighing, collectors)
@@ -135,7 +132,8 @@ class MicroBatches:
                 self.site.facts = None
                 message = (
                     f"line {self.site.line}: `{name}` is read after the step but cannot be put together from its "
-                    f"micro-batches: {bad.reason}. In place of it, return the predictions, or compute it after the step."
+                    f"micro-batches: {bad.reason}. In place of it, return the predictions, or compute it after "
+                    "the step."
                 )
                 raise BatchError(message)
 

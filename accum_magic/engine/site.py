@@ -64,12 +64,12 @@ class Site:
         except UnequalRows as error:
             message = (
                 f"line {self.line}: unequal batch sizes: the tensors in `{name}` have {error} rows. Say which are the "
-                f"batch: %%accumulate 4 --batch '{name}[\"x\"],{name}[\"y\"]'"
+                f'batch: %%accumulate 4 --batch \'{name}["x"],{name}["y"]\''
             )
             raise BatchError(message) from None
 
     def _check_list(self, name: str, value: object) -> None:
-        """A list with one entry per sample (detection's images and targets) is no batch that can be cut along a dimension."""
+        """Refuse a list with one entry per sample (detection's images and targets): it has no batch dimension."""
         if not isinstance(value, list | tuple) or hasattr(value, "_fields") or not value:
             return
         shapes = {tuple(v.shape) for v in value if isinstance(v, torch.Tensor)}
@@ -77,7 +77,8 @@ class Site:
         ragged = len(shapes) > 1 and {len(s) for s in shapes} == {image_dimensions}
         if ragged or all(isinstance(v, dict) for v in value):
             message = (
-                f"line {self.line}: `{name}` is a list with one entry per sample ({len(value)} entries), which cannot be "
+                f"line {self.line}: `{name}` is a list with one entry per sample ({len(value)} entries), which "
+                "cannot be "
                 "split along a dimension. Stack it into one tensor, or run this cell without %%accumulate."
             )
             raise BatchError(message)
@@ -191,6 +192,6 @@ def _repeated(value: Any, count: int, dim: int) -> Any:
         return value.index_select(dim, index)
     if isinstance(value, list | tuple) and not any(is_batch_tensor(v, dim) for v in value):
         return [value[i % len(value)] for i in range(count)]
-    from torch.utils import _pytree as pytree  # noqa: PLC0415 - only tiny container batches come here
+    from torch.utils import _pytree as pytree
 
     return pytree.tree_map(lambda leaf: _repeated(leaf, count, dim) if is_batch_tensor(leaf, dim) else leaf, value)

@@ -69,7 +69,7 @@ class UnequalRows(BatchError):
 def split(value: object, sizes: tuple[int, ...], dim: int) -> Sequence[object]:
     """Split a value into micro-batches; what has no batch dimension is handed to each of them whole."""
     if isinstance(value, torch.Tensor):
-        return value.split(sizes, dim) if value.ndim > dim else [value] * len(sizes)
+        return _cut(value, sizes, dim) if value.ndim > dim else [value] * len(sizes)
     leaves, spec = flatten(value)
     samples = sum(sizes)
     if _is_plain_sequence(value) and not any(is_batch_tensor(leaf, dim) for leaf in leaves):
@@ -80,11 +80,15 @@ def split(value: object, sizes: tuple[int, ...], dim: int) -> Sequence[object]:
 
 def _split_leaf(leaf: Any, sizes: tuple[int, ...], dim: int) -> Sequence[object]:
     if isinstance(leaf, torch.Tensor) and leaf.ndim > dim:
-        return leaf.split(sizes, dim)
+        return _cut(leaf, sizes, dim)
     if is_batch_tensor(leaf, dim):
         index = (slice(None),) * dim
         return [leaf[(*index, piece)] for piece in _slices(sizes)]
     return [leaf] * len(sizes)
+
+
+def _cut(tensor: torch.Tensor, sizes: tuple[int, ...], dim: int) -> Sequence[torch.Tensor]:
+    return torch.split_with_sizes(tensor, sizes, dim)
 
 
 def _split_sequence(value: Sequence[object], sizes: tuple[int, ...]) -> list[object]:

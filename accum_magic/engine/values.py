@@ -37,13 +37,13 @@ class Released:
         raise ReleasedError(message)
 
     def __getattr__(self, name: str) -> NoReturn:
-        if name.startswith("__") or name.startswith("_repr_") or name.startswith("_ipython_"):
+        if name.startswith(("__", "_repr_", "_ipython_")):
             raise AttributeError(name)  # protocols that ask what an object can do get an ordinary no
         self._complain()
 
-    __getitem__ = __iter__ = __len__ = __call__ = __float__ = __int__ = __bool__ = __array__ = _complain  # type: ignore[assignment]
-    __add__ = __sub__ = __mul__ = __truediv__ = __matmul__ = __radd__ = __rsub__ = __rmul__ = __eq__ = _complain  # type: ignore[assignment]
-    __lt__ = __le__ = __gt__ = __ge__ = __neg__ = __rtruediv__ = _complain  # type: ignore[assignment]
+    __getitem__ = __iter__ = __len__ = __call__ = __float__ = __int__ = __bool__ = __array__ = _complain
+    __add__ = __sub__ = __mul__ = __truediv__ = __matmul__ = __radd__ = __rsub__ = __rmul__ = __eq__ = _complain
+    __lt__ = __le__ = __gt__ = __ge__ = __neg__ = __rtruediv__ = _complain
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import torch
 
@@ -12,11 +12,8 @@ from accum_magic.engine.site import Site
 from accum_magic.engine.weights import total_weight
 
 
-class _Nothing:
+class Nothing:
     """In place of a gradient: the micro-batch adds nothing, so there is nothing to back-propagate."""
-
-
-NOTHING: Final = _Nothing()
 
 
 class Weighing:
@@ -51,7 +48,7 @@ class Weighing:
         whole = sum(totals)
         return [t / whole for t in totals] if whole else self.shares  # 0 / 0 is the plain cell's NaN
 
-    def gradient(self, which: int, index: int, root: torch.Tensor) -> torch.Tensor | _Nothing | None:
+    def gradient(self, which: int, index: int, root: torch.Tensor) -> torch.Tensor | Nothing | None:
         """Return what a loss's backward starts from; None stands for one."""
         weights = self._weights[which]
         if weights is None:
@@ -60,7 +57,7 @@ class Weighing:
         if weight == 1.0:
             return None
         if weight == 0.0:
-            return NOTHING  # no valid target: its loss is NaN, and NaN survives a multiplication by zero
+            return Nothing()  # no valid target: its loss is NaN, and NaN survives a multiplication by zero
         key = (weight, which)
         made = self._made.get(key)
         if made is None:
@@ -92,4 +89,4 @@ class Weighing:
         if counted is not None:
             return counted
         stacked = torch.stack(self._totals)
-        return (stacked / stacked.sum()).tolist()  # type: ignore[no-any-return]
+        return (stacked / stacked.sum()).tolist()

@@ -41,7 +41,7 @@ class Targets:
             safe = torch.where(valid, target, torch.zeros_like(target))
             weight = self.class_weight.to(target.device)[safe] * valid
         rows = weight.movedim(dim, 0).flatten(1).sum(1) if weight.ndim > 1 else weight
-        return torch.stack([piece.sum() for piece in rows.split(list(sizes))]).tolist()  # type: ignore[no-any-return]
+        return [float(piece.sum()) for piece in torch.split_with_sizes(rows, list(sizes))]
 
     def all_count(self, batch: Mapping[str, Any]) -> bool:
         """Whether every target counts the same, so that the total weight is their number."""

@@ -14,15 +14,41 @@ REFRESH_S = 0.2  # five times a second: no measurable loss of training speed
 class Counters(Protocol):
     """What the line shows; the engine's snapshot has it."""
 
-    steps: int
-    total_steps: int | None
-    micro_batch: int
-    micro_batches: int
-    loss: float | None
-    memory_bytes: int
-    peak_bytes: int
-    samples_per_s: float
-    remaining_s: float | None
+    @property
+    def steps(self) -> int:
+        """Steps whose gradients are complete."""
+
+    @property
+    def total_steps(self) -> int | None:
+        """Steps the cell will take, where that is known."""
+
+    @property
+    def micro_batch(self) -> int:
+        """The running micro-batch, 1-based."""
+
+    @property
+    def micro_batches(self) -> int:
+        """Micro-batches of the running step."""
+
+    @property
+    def loss(self) -> float | None:
+        """The last full-batch loss."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory in use."""
+
+    @property
+    def peak_bytes(self) -> int:
+        """Most memory that has been in use."""
+
+    @property
+    def samples_per_s(self) -> float:
+        """Samples per second since the start."""
+
+    @property
+    def remaining_s(self) -> float | None:
+        """Estimated seconds left."""
 
 
 class Line(Protocol):
@@ -39,7 +65,7 @@ class NotebookLine:
     """An output of the cell that is updated in place."""
 
     def __init__(self) -> None:
-        from IPython.display import display  # noqa: PLC0415 - only where there is a notebook
+        from IPython.display import display
 
         self._handle: Any = display({"text/plain": "accum_magic: starting"}, raw=True, display_id=True)
 
