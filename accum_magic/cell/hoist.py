@@ -74,4 +74,5 @@ class _Finder(ast.NodeVisitor):
 
     def _is_hoistable(self, node: ast.expr) -> bool:
         looks_across = contains_cross_sample(node) and self.flow.is_fed(node)
-        return (contains_draw(node) or looks_across) and not self.flow.reaches(node)
+        picks = isinstance(node, ast.Subscript | ast.Call) and self.flow.picks_samples(node)
+        return (contains_draw(node) or looks_across or picks) and not self.flow.reaches(node)

@@ -15,7 +15,16 @@ from accum_magic.cell.liveness import live_after
 from accum_magic.cell.namespace import Lookup, nothing_known
 from accum_magic.cell.parse import Backward, ParsedCell, Place, enclosing_loops
 from accum_magic.cell.reach import Flow
-from accum_magic.cell.recognise import BackwardCall, is_literal, is_transparent, names_with_gradient
+from accum_magic.cell.recognise import (
+    BackwardCall,
+    is_literal,
+    is_transparent,
+    keeps_axes,
+    moved_batch_dim,
+    moves_axes,
+    names_with_gradient,
+    size_dim,
+)
 from accum_magic.cell.regions import (
     MICRO,
     Placement,
@@ -23,6 +32,7 @@ from accum_magic.cell.regions import (
     Slice,
     backward_slice,
     conflict,
+    is_shape_read_unit,
     place_rest,
     sink,
     slice_regions,
@@ -57,6 +67,7 @@ class StepPlan:
     backwards: tuple[BackwardCall, ...]
     conditions: tuple[Fork, ...]  # `if`s that decide whether the backward runs
     batch: BatchNames
+    dims: tuple[tuple[str, int], ...]  # batch dimensions that are not 0
     read: tuple[str, ...]
     unread: tuple[str, ...]
     unknown_callees: frozenset[str]
@@ -168,19 +179,31 @@ class _Planner:
         sink(self.cut, regions, self.flow.is_fed)
         placement = place_rest(self.cut, regions)
         common = _common_forks(self.cut, placement, self.triple)
-        refuse_step.regions(self.cut, placement, common, self.flow)
+        refuse_step.regions(self.cut, placement, common, self.flow, hoists)
         clash = conflict(self.cut, placement, self.flow.crossing)
         if clash is not None:
             raise refuse_step.order_would_change(*clash, placement)
         hoists = [h for h in hoists if h.statement in {u.node for u in self._micro(placement)}]
         names = self._batch_names(placement, hoists)
+        dims = self._dims(placement, names)
         read, unread = self._outputs(placement)
         start, stop = self.span
-        conditions = self._conditions(common)
         return StepPlan(
-            self.places, start, stop, self.cut, placement, common, tuple(hoists), self.triple, conditions, names,
-            read, unread, frozenset(self.flow.unknown),
-        )  # fmt: skip
+            places=self.places,
+            start=start,
+            stop=stop,
+            cut=self.cut,
+            placement=placement,
+            common=common,
+            hoists=tuple(hoists),
+            backwards=self.triple,
+            conditions=self._conditions(common),
+            batch=names,
+            dims=dims,
+            read=read,
+            unread=unread,
+            unknown_callees=frozenset(self.flow.unknown),
+        )
 
     def _seed(self) -> None:
         """Say what is known of the batch before the first statement of the block."""
@@ -265,6 +288,25 @@ class _Planner:
             return "known"
         is_value = name in batches.data_inputs(frozenset({name}), [u.node for u in self._micro(placement)], self.lookup)
         return "fixed" if is_value else "known"
+
+    def _dims(self, placement: Placement, names: BatchNames) -> tuple[tuple[str, int], ...]:
+        """Batch dimensions other than 0: those the user names, and those that a change of axes or a size shows."""
+        found = dict(self.options.dims)
+        before = [u for u in self.cut.units[: self.cut.last + 1] if placement.runs_in(u, Region.BEFORE)]
+        sizes = frozenset(n for u in before if is_shape_read_unit(u, self.flow.is_fed) for n in u.effects.writes)
+        for unit in before:
+            value = getattr(unit.node, "value", None)
+            for name in sorted(unit.effects.writes & {*names.strict, *names.loose} - {n for n, _ in self.options.dims}):
+                moved = moves_axes(unit.node)
+                dim = moved_batch_dim(value) if moved else size_dim(value, sizes) if value is not None else None
+                inherited = {found.get(root(p), 0) for p in unit.effects.reads} - {0}
+                if dim is None and inherited and not moved:
+                    dim = inherited.pop() if len(inherited) == 1 and keeps_axes(value) else None
+                    moved = dim is None
+                if moved and dim is None:
+                    raise refuse_step.batch_moved(unit, name)
+                found[name] = dim or 0
+        return tuple((name, dim) for name, dim in found.items() if dim)
 
     def _strict_sources(self, placement: Placement) -> frozenset[str]:
         """The loader's names and what has been unpacked from them."""

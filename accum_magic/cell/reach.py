@@ -6,9 +6,9 @@ import ast
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from accum_magic.cell.effects import expression_effects, overlaps, path_of, root
+from accum_magic.cell.effects import expression_effects, overlaps, path_of, root, statement_effects
 from accum_magic.cell.namespace import Lookup
-from accum_magic.cell.recognise import calls, contains_cross_sample, contains_draw, is_transparent
+from accum_magic.cell.recognise import calls, contains_cross_sample, contains_draw, contains_index_maker, is_transparent
 from accum_magic.cell.units import Unit
 
 
@@ -22,6 +22,7 @@ class Flow:
     reaching: set[str] = field(default_factory=set)  # names that may carry a graph
     modules: set[str] = field(default_factory=set)  # callees that carried the batch into a graph
     unknown: set[str] = field(default_factory=set)  # callees of which nothing is known but that they get the batch
+    indices: set[str] = field(default_factory=set)  # names that hold positions of samples: `perm = torch.randperm(n)`
     draws_feed: bool = False  # no loop binds a batch: what the step draws or slices itself is the batch
     settled: set[str] = field(default_factory=set)  # names bound in the block without reaching anything
 
@@ -40,9 +41,16 @@ class Flow:
         self.fed |= set(names)
         self.crossing |= set(names)
 
+    def picks_samples(self, node: ast.AST) -> bool:
+        """Tell whether an expression takes samples by their positions in the batch: `x[perm]`."""
+        parts = [n for n in ast.walk(node) if isinstance(n, ast.Subscript) and self.is_fed(n.value)]
+        return any(overlaps(p, self.indices) for n in parts for p in _reads(n.slice))
+
     def take(self, unit: Unit, *, fed: bool, reaches: bool) -> None:
         """Note what a unit hands on to those behind it."""
         changed = unit.effects.changes
+        if contains_index_maker(unit.node) and not (fed and reaches):
+            self.indices |= unit.effects.writes
         states = [(self.fed, fed), (self.reaching, reaches)]
         if not (fed and reaches):
             states.append((self.crossing, fed))
@@ -132,7 +140,8 @@ class Flow:
 
 
 def _reads(node: ast.AST) -> frozenset[str]:
-    return expression_effects(node).reads
+    effects = statement_effects(node) if isinstance(node, ast.stmt) else expression_effects(node)
+    return effects.reads
 
 
 def _operands(node: ast.AST) -> Iterator[ast.expr]:

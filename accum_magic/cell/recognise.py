@@ -28,6 +28,8 @@ _CROSS_SAMPLE = frozenset(
         "sort", "argsort", "topk", "unique", "std_mean", "var_mean", "count_nonzero", "any", "all", "roll", "flip",
     }
 )  # fmt: skip
+_INDEX_MAKERS = frozenset({"randperm", "arange", "argsort", "multinomial", "permutation", "choice", "sort"})
+_AXIS_MOVES = frozenset({"permute", "transpose", "t", "swapaxes", "swapdims", "movedim", "moveaxis", "rearrange"})
 _FACTORIES = frozenset(
     {"zeros", "ones", "full", "empty", "arange", "eye", "linspace", "new_zeros", "new_ones", "new_full", "new_empty"}
 )
@@ -154,6 +156,63 @@ def is_reduction_over_batch(node: ast.expr) -> bool:
     rest = node.args[1:] if is_function else node.args
     named = [k.value for k in node.keywords if k.arg in {"dim", "axis"}]
     return not (rest or named) or any(isinstance(d, ast.Constant) and d.value == 0 for d in [*rest[:1], *named])
+
+
+def contains_index_maker(node: ast.AST) -> bool:
+    """Tell whether a statement makes positions of samples: `torch.randperm(n)`, `scores.argsort()`."""
+    return any(last_name(c.func) in _INDEX_MAKERS for c in calls(node))
+
+
+def moves_axes(node: ast.AST) -> bool:
+    """Tell whether a statement may put the batch into another dimension: `x.permute(1, 0, 2)`, `x.T`."""
+    by_attribute = any(isinstance(n, ast.Attribute) and n.attr in {"T", "mT"} for n in ast.walk(node))
+    return by_attribute or any(last_name(c.func) in _AXIS_MOVES for c in calls(node))
+
+
+def moved_batch_dim(node: ast.expr) -> int | None:
+    """Return where a single move of axes puts dimension 0, None where that cannot be told."""
+    match node:
+        case ast.Call(func=ast.Attribute(attr="permute", value=value), args=args) if not moves_axes(value):
+            order = [a.value if isinstance(a, ast.Constant) else None for a in args]
+            return order.index(0) if 0 in order else None
+        case ast.Call(
+            func=ast.Attribute(attr="transpose" | "swapaxes", value=value), args=[ast.Constant(a), ast.Constant(b)]
+        ) if not moves_axes(value):
+            return b if a == 0 else a if b == 0 else 0
+        case ast.Call(func=ast.Attribute(attr=attr, value=value)) if attr in _MOVES or attr == "contiguous":
+            return moved_batch_dim(value)
+        case ast.BinOp(left=left, right=right) if moves_axes(left) != moves_axes(right):
+            return moved_batch_dim(left if moves_axes(left) else right)
+        case _:
+            return None
+
+
+def keeps_axes(node: ast.AST | None) -> bool:
+    """Tell whether an expression has the axes of what it is made of: `torch.randn_like(x)`, `x + noise`, `x.to(d)`."""
+    match node:
+        case ast.Name() | ast.Attribute() | ast.Constant():
+            return True
+        case ast.BinOp(left=left, right=right):
+            return keeps_axes(left) and keeps_axes(right)
+        case ast.Call(func=func, args=[first, *_]) if last_name(func).endswith("_like"):
+            return keeps_axes(first)
+        case ast.Call(func=ast.Attribute(attr=attr, value=value)) if attr in _MOVES:
+            return keeps_axes(value)
+        case _:
+            return False
+
+
+def size_dim(node: ast.expr, sizes: frozenset[str]) -> int | None:
+    """Return which dimension of `torch.randn(1, x.size(0), 8)` has the batch's size, None where none is written."""
+    while isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _MOVES:
+        node = node.func.value
+    if not (isinstance(node, ast.Call) and last_name(node.func) in _DRAWS | _FACTORIES):
+        return None
+    shape = next((a.elts for a in node.args if isinstance(a, ast.Tuple | ast.List)), node.args)
+    if last_name(node.func) == "randint" and shape is node.args:
+        return None
+    found = [i for i, a in enumerate(shape) if is_shape_read(a) or (isinstance(a, ast.Name) and a.id in sizes)]
+    return found[0] if found else None
 
 
 def contains_factory(node: ast.AST) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from accum_magic.cell.batch import BatchNames, loop_names
 from accum_magic.cell.effects import bound_names, expression_effects, overlap, overlaps, root, statement_effects
+from accum_magic.cell.hoist import Hoist, replaced
 from accum_magic.cell.namespace import Lookup, NameFact
 from accum_magic.cell.parse import Place, is_loop
 from accum_magic.cell.reach import Flow
@@ -144,14 +145,16 @@ def _has_graph(fact: NameFact | None) -> bool:
     return fact is not None and fact.has_graph
 
 
-def regions(cut: Slice, placement: Placement, common: Sequence[Fork], flow: Flow) -> None:
+def regions(
+    cut: Slice, placement: Placement, common: Sequence[Fork], flow: Flow, hoists: Sequence[Hoist]
+) -> None:
     """Refuse what cannot be moved out of the way of the micro-batches."""
     micro = [u for u in cut.units if Region.MICRO in placement.regions.get(u, frozenset())]
     for position, unit in enumerate(cut.units):
         runs = placement.regions.get(unit, frozenset())
         if Region.MICRO in runs:
             _inside_slice(unit)
-            _test_of_micro_batch(unit, flow)
+            _test_of_micro_batch(unit, flow, hoists)
             _changes_outer_object(unit, micro, cut)
         if unit.is_head:
             _head_of_split(unit, cut, placement, common)
@@ -180,7 +183,21 @@ def _inside_slice(unit: Unit) -> None:
         raise _jump(unit, jump)
 
 
-def _test_of_micro_batch(unit: Unit, flow: Flow) -> None:
+def _picks_other_samples(unit: Unit, flow: Flow, hoists: Sequence[Hoist]) -> None:
+    """`out[perm]`: positions in the whole batch would be looked up in one micro-batch."""
+    named = {h.expression: h.name for h in hoists}
+    for node in ast.walk(replaced(unit.node, named)):
+        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load) and flow.is_fed(node.value):
+            index = overlap(expression_effects(node.slice).reads, flow.indices)
+            if index is not None:
+                message = (
+                    f"line {unit.line}: `{ast.unparse(node)}` looks up positions in the whole batch (`{index}`), and a "
+                    "micro-batch has only some of its samples. Pick the samples before the forward pass instead."
+                )
+                raise Refusal(message)
+
+
+def _test_of_micro_batch(unit: Unit, flow: Flow, named: Sequence[Hoist]) -> None:
     """A conditional expression or a number taken from the outputs would be decided by each micro-batch alone."""
     for node in ast.walk(unit.node):
         if isinstance(node, ast.IfExp) and flow.is_fed(node.test) and flow.reaches(node.test):
@@ -190,6 +207,7 @@ def _test_of_micro_batch(unit: Unit, flow: Flow) -> None:
                 "Write it without a test (`torch.where`), or test the full loss after `backward()`."
             )
             raise Refusal(message)
+    _picks_other_samples(unit, flow, named)
     value = getattr(unit.node, "value", None)
     if isinstance(unit.node, ast.Assign) and isinstance(value, ast.expr) and _is_number(value):
         name = ast.unparse(unit.node.targets[0])
@@ -285,6 +303,14 @@ def order_would_change(early: Unit, late: Unit, path: str, placement: Placement)
         f"(`{head_of(late.node)}`), "
         f"which runs earlier then, shares `{path}` with it. Use two names, or move line {early.line} behind "
         "`backward()`."
+    )
+
+
+def batch_moved(unit: Unit, name: str) -> Refusal:
+    """The batch's dimension after a change of axes cannot be told."""
+    return Refusal(
+        f"line {unit.line}: `{head_of(unit.node)}` moves the axes of `{name}`, and which of them is the batch cannot be "
+        f"told. Say it: %%accumulate 4 --dim {name}=1"
     )
 
 

@@ -229,7 +229,7 @@ class StepWriter:
             if names:
                 given[key] = _tuple([ast.Constant(n) for n in names])
         dims = {
-            self.paths.get(n, n): d for n, d in self.plan.options.dims if self.paths.get(n, n) in self._parameters()
+            self.paths.get(n, n): d for n, d in step.dims if self.paths.get(n, n) in self._parameters()
         }
         if dims:
             given["dims"] = ast.Dict(

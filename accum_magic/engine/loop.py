@@ -11,10 +11,10 @@ import torch
 from accum_magic.engine.facts import StepFacts, Unknown
 from accum_magic.engine.gradients import SetAside
 from accum_magic.engine.run import Run
-from accum_magic.engine.site import Outcome, Site
+from accum_magic.engine.site import PROBE_SAMPLES, Outcome, Site
 from accum_magic.engine.values import Collector, Released, detached
 from accum_magic.engine.weighing import Nothing, Weighing
-from accum_magic.engine.weights import parameters_of
+from accum_magic.engine.weights import parameters_of, scalar_tree
 from accum_magic.errors import BatchError
 
 
@@ -122,10 +122,14 @@ class MicroBatches:
         samples = sum(self.sizes)
         try:
             self.site.measure(self.micro_step, self.batch, samples)
-        except Exception:
+        except Exception as error:
             # an error of the user's own comes from the step itself, not from a probe
             self.micro_step(*(column[0] for column in self.site.pieces(self.batch, self.sizes)))
-            raise
+            message = (
+                f"line {self.site.line}: the step runs on {self.sizes[0]} samples but not on {PROBE_SAMPLES} or "
+                f"{PROBE_SAMPLES + 1}, on which accum_magic measures how its micro-batches add up ({error})."
+            )
+            raise BatchError(message) from error
         for name, leaves in zip(read, self._facts().values, strict=False):
             bad = next((f for f in leaves if isinstance(f, Unknown)), None)
             if bad is not None and len(leaves) == 1:
@@ -145,7 +149,7 @@ class MicroBatches:
             if root.numel() != 1 or not root.requires_grad:
                 root.backward()  # type: ignore[no-untyped-call]  # the user's own error: PyTorch says what is wrong
         parameters = list(parameters_of(roots))
-        signature = (len(parameters), *(r.grad_fn.name() if r.grad_fn is not None else "" for r in roots))
+        signature = (len(parameters), *(part for root in roots for part in scalar_tree(root)))
         if signature != self.site.signature:
             if self.site.signature:
                 self._measure(read)

@@ -147,11 +147,7 @@ class Site:
 
         def forward(count: int) -> Outcome:
             given = {n: self._first(n, v, count, samples) for n, v in batch.items()}
-            try:
-                return micro_step(*given.values())
-            except Exception as error:
-                error.add_note(f"(accum_magic was probing the step with {count} of the batch's {samples} samples)")
-                raise
+            return micro_step(*given.values())
 
         self.facts = probe(forward, PROBE_SAMPLES)
         self.reasons, self.notes = list(self.facts.reasons), list(self.facts.notes)

@@ -8,6 +8,7 @@ read from its graph, and the gradients are rescaled once at the end.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from accum_magic.engine.facts import Scalar
 from accum_magic.engine.split import flatten
 
 _INT64 = 1 << 63
+_LOOKED_AT = 32  # nodes of a loss that tell it from another
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,25 @@ def _same_memory(left: torch.Tensor, right: torch.Tensor) -> bool:
         and left.dtype == right.dtype
         and left.is_contiguous() == right.is_contiguous()
     )
+
+
+def scalar_tree(root: torch.Tensor) -> Iterator[object]:
+    """Yield what the single numbers behind a loss are made by: another loss on another step shows here."""
+    stack: list[Any] = [root.grad_fn]
+    for _ in range(_LOOKED_AT):
+        if not stack:
+            return
+        node = stack.pop()
+        if node is None:
+            continue
+        yield node.name()
+        yield getattr(node, "_saved_reduction", None)
+        stack += [n for n, _ in node.next_functions if n is not None and _is_number(n)]
+
+
+def _is_number(node: Any) -> bool:
+    outputs = getattr(node, "_input_metadata", ())
+    return len(outputs) == 1 and math.prod(outputs[0].shape) == 1
 
 
 def parameters_of(roots: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:

@@ -1,0 +1,23 @@
+"""What accumulation costs, each figure beside its peer in one run: `pytest tests/benchmarks --benchmark-only`.
+
+The tables printed at the end of the run are the result; pytest-benchmark's own table times whole rounds, and is
+only of use to see how noisy the machine was. How to read them:
+
+* The contenders are the texts of `cells.py`, run at module level as a notebook runs them. They take turns round by
+  round, in an order shuffled each time, on one thread. Loaders are lists of tensors made beforehand, cut to
+  micro-batches for Accelerate and Fabric, so that nobody pays for a `DataLoader`. Before any clock runs, one cell
+  after the other computes the gradients of two steps in float64: all must be those of the plain cell.
+* `µs` is the median over the rounds, per micro-batch; the plain cell's step is divided by N too. `- hand` and
+  `/ hand` compare that median with the hand-written loop's; `±` is half the central 95 % of the same comparison over
+  resampled rounds (bootstrap). `≈` marks what lies within that noise of the hand-written loop.
+* "ours" is the steady state: the step has been probed before. "with text view" has the view's thread publishing five
+  times a second. "50-step run" adds the one-off costs of a run, 1/50 of them per step; they are the medians printed
+  below the table: rewriting, the probe, and the rest of `shell.run_cell` (IPython, compiling, the view's start and
+  end). They are measured as the first step of a run less a later one, on a batch of N samples, since the probe costs
+  the same for every batch.
+* Peaks are `VmHWM` of fresh processes that run two steps, medians of several. Each has torch and IPython imported and
+  the model built; "ours" has accum_magic imported as well. `/ hand` is the raw ratio, `above` what lies above
+  the same process without a step (without accum_magic, whose import is thus counted), `above / hand` their ratio.
+* Goals are those of the specification's section on figures. `met` and `missed` are told apart by more than the noise;
+  `tie` means that the figure lies within the noise of its goal. Nothing fails: a figure is no test.
+"""

@@ -1,0 +1,60 @@
+"""Figures of processes that have done nothing else: `python -m benchmarks.in_fresh_process FIGURE ...`, as JSON."""
+
+import json
+import sys
+from pathlib import Path
+from time import perf_counter
+
+SAMPLES, STEPS = 120, 2
+
+
+def high_water_mark_mib():
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    message = "this system does not tell VmHWM"
+    raise OSError(message)
+
+
+def load_ext_ms():
+    """Time of `%load_ext accum_magic` after torch and IPython are imported."""
+    import torch  # noqa: F401
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell = InteractiveShell()
+    start = perf_counter()
+    shell.run_line_magic("load_ext", "accum_magic")
+    return 1e3 * (perf_counter() - start)
+
+
+def peak_mib(cell, n):
+    """Peak after two steps of a convolutional net; of a model without a step where `cell` is "none"."""
+    import IPython  # noqa: F401 - every notebook has it
+    import torch
+
+    from benchmarks import cells
+
+    torch.set_num_threads(1)
+    namespace = {"F": torch.nn.functional, "N": n, "torch": torch}
+    namespace["model"] = model = conv_net(torch.nn)
+    namespace["optimizer"] = torch.optim.SGD(model.parameters(), lr=1e-3)
+    namespace["loader"] = [(torch.randn(SAMPLES, 3, 64, 64), torch.randint(10, (SAMPLES,)))] * STEPS
+    if cell == "ours":
+        from accum_magic.testing import run_accumulated
+
+        run_accumulated(cells.PLAIN, namespace, n)
+    elif cell != "none":
+        exec({"plain": cells.PLAIN, "hand-written": cells.HAND_WRITTEN}[cell], namespace)
+    return high_water_mark_mib()
+
+
+def conv_net(nn):
+    """Nearly all of its memory is activations."""
+    widths = [3, 16, 16, 16, 16, 16, 16]
+    body = [m for a, b in zip(widths, widths[1:], strict=False) for m in (nn.Conv2d(a, b, 3, padding=1), nn.GELU())]
+    return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
+
+
+if __name__ == "__main__":
+    figure, *arguments = sys.argv[1:]
+    print(json.dumps(load_ext_ms() if figure == "load_ext" else peak_mib(arguments[0], int(arguments[1]))))

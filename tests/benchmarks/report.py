@@ -1,0 +1,48 @@
+"""The tables printed at the end of the run."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A figure and what it is held to; `noise` is the figure's uncertainty."""
+
+    what: str
+    limit: float
+    measured: float
+    noise: float
+    unit: str = ""
+    digits: int = 3
+
+    @property
+    def verdict(self):
+        if abs(self.measured - self.limit) <= self.noise:
+            return "tie"
+        return "met" if self.measured < self.limit else "missed"
+
+    def cells(self):
+        measured = f"{self.measured:.{self.digits}f}{self.unit}"
+        return self.what, f"<= {self.limit:g}{self.unit}", measured, f"± {self.noise:.{self.digits}f}", self.verdict
+
+
+@dataclass
+class Report:
+    """Tables and goals, in the order in which they were measured."""
+
+    lines: list[str] = field(default_factory=list)
+    goals: list[Goal] = field(default_factory=list)
+
+    def table(self, title, header, rows, notes=()):
+        self.lines += ["", title, *aligned([header, *rows]), *(f"  {note}" for note in notes)]
+
+    def all_lines(self):
+        header = ("figure", "goal", "measured", "noise", "")
+        return [*self.lines, "", "goals", *aligned([header, *(goal.cells() for goal in self.goals)])]
+
+
+def aligned(rows):
+    """The rows with columns of one width; the first is left-aligned, numbers right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        first, *others = [c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+        yield "  ".join(["  " + first, *others]).rstrip()
