@@ -48,6 +48,7 @@ class ParsedCell:
     text: str
     tree: ast.Module
     backwards: tuple[Backward, ...]
+    named: tuple[str, ...]  # names given to losses that had none
 
     def line(self, number: int) -> str:
         """Return one line of the cell, 1-based, without its indentation."""
@@ -67,7 +68,55 @@ def parse(text: str) -> ParsedCell:
     if not tree.body:
         message = "the cell is empty. Write the training cell below the `%%accumulate` line."
         raise Refusal(message)
-    return ParsedCell(text, tree, tuple(_backwards(tree, ())))
+    naming = _NameLosses(tree)
+    naming.visit(tree)
+    return ParsedCell(text, tree, tuple(_backwards(tree, ())), tuple(naming.made))
+
+
+class _NameLosses(ast.NodeTransformer):
+    """Gives a loss that is computed and back-propagated in one statement a statement of its own.
+
+    `criterion(model(x), y).backward()` becomes `loss = criterion(model(x), y)` and `loss.backward()`.
+    """
+
+    def __init__(self, tree: ast.Module) -> None:
+        self.used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+        self.made: list[str] = []
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | list[ast.stmt]:
+        call = backward_call(node)
+        if call is None or not _computes(call.loss):
+            return node
+        if isinstance(call.loss, ast.NamedExpr):
+            name, value = call.loss.target.id, call.loss.value
+        else:
+            name, value = self._fresh(), call.loss
+        target = ast.copy_location(ast.Name(id=name, ctx=ast.Store()), call.loss)
+        replace_child(call.call, call.loss, ast.copy_location(ast.Name(id=name, ctx=ast.Load()), call.loss))
+        return [ast.copy_location(ast.Assign(targets=[target], value=value), node), node]
+
+    def _fresh(self) -> str:
+        candidates = ("loss", *(f"loss_{i}" for i in range(2, len(self.used) + 3)))
+        name = next(c for c in candidates if c not in self.used)
+        self.used.add(name)
+        self.made.append(name)
+        return name
+
+
+def _computes(loss: ast.expr) -> bool:
+    """Whether an expression calls something on what another call returns, as `criterion(model(x), y)` does."""
+    if isinstance(loss, ast.NamedExpr):
+        return True
+    if not isinstance(loss, ast.Call):
+        return isinstance(loss, ast.BinOp) and any(isinstance(n, ast.Call) for n in ast.walk(loss))
+    return any(isinstance(n, ast.Call) and n is not loss for n in ast.walk(loss))
+
+
+def replace_child(parent: ast.Call, old: ast.expr, new: ast.expr) -> None:
+    """Put an expression in the place of the callee's owner or of an argument."""
+    if isinstance(parent.func, ast.Attribute) and parent.func.value is old:
+        parent.func.value = new
+    parent.args = [new if a is old else a for a in parent.args]
 
 
 def refuse_cell_magic(text: str) -> None:

@@ -125,14 +125,16 @@ def _plan_block(given: _Given, backwards: Sequence[Backward]) -> list[StepPlan]:
     tops = [b.places[depth].index for b in backwards]
     steps: list[StepPlan] = []
     start = 0
+    fed: frozenset[str] = frozenset()  # what earlier triples of the block have made of the batch
     while backwards:
         count = _triple_size(places[-1].body[start:], [b.call for b in backwards])
         triple, last = [b.call for b in backwards[:count]], tops[count - 1]
         if count < len(tops) and tops[count] == last:
             raise refuse.several_updates_in_one_statement(backwards[count].call, places[-1].body[last])
-        step = _Planner(given, places, (start, last + 1), triple).plan()
-        refuse.graph_from_earlier_step(step.cut, steps, triple[0])
-        steps.append(step)
+        planner = _Planner(given, places, (start, last + 1), triple)
+        refuse.graph_from_earlier_step(planner.cut, steps, triple[0])
+        steps.append(planner.plan(fed))
+        fed |= planner.flow.crossing
         backwards, tops, start = backwards[count:], tops[count:], last + 1
     return steps
 
@@ -166,12 +168,14 @@ class _Planner:
         self.flow = Flow(self.lookup)
         self.loader: frozenset[str] = frozenset()
 
-    def plan(self) -> StepPlan:
+    def plan(self, fed: frozenset[str]) -> StepPlan:
+        """Plan the triple; `fed` are names that earlier triples of the block have computed from the batch."""
         refuse_step.backward_calls(self.triple)
         refuse_step.try_around_part(self.cut, self.triple[0], self.places)
         refuse_step.graph_from_earlier_cell(self.cut, self.triple[0], self.lookup)
         refuse_step.per_sample(self.cut, self.triple[0], self.places, self.lookup)
         self._seed()
+        self.flow.seed(n for n in fed if overlaps(n, self.cut.inputs))
         hoists: list[Hoist] = []
         regions = slice_regions(self.cut, self.flow, lambda unit, flow: hoists.extend(hoists_of(unit, flow)))
         if not any(r == MICRO for r in regions.values()):

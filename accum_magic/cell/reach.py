@@ -38,8 +38,9 @@ class Flow:
 
     def seed(self, names: Iterable[str]) -> None:
         """Name what holds the batch when the block begins."""
-        self.fed |= set(names)
-        self.crossing |= set(names)
+        names = frozenset(names)
+        self.fed |= names
+        self.crossing |= names
 
     def picks_samples(self, node: ast.AST) -> bool:
         """Tell whether an expression takes samples by their positions in the batch: `x[perm]`."""

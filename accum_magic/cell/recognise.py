@@ -169,14 +169,15 @@ def moves_axes(node: ast.AST) -> bool:
     return by_attribute or any(last_name(c.func) in _AXIS_MOVES for c in calls(node))
 
 
-def moved_batch_dim(node: ast.expr) -> int | None:
+def moved_batch_dim(node: ast.AST | None) -> int | None:
     """Return where a single move of axes puts dimension 0, None where that cannot be told."""
     match node:
         case ast.Call(func=ast.Attribute(attr="permute", value=value), args=args) if not moves_axes(value):
-            order = [a.value if isinstance(a, ast.Constant) else None for a in args]
-            return order.index(0) if 0 in order else None
+            order = [isinstance(a, ast.Constant) and a.value == 0 for a in args]
+            return order.index(True) if any(order) else None
         case ast.Call(
-            func=ast.Attribute(attr="transpose" | "swapaxes", value=value), args=[ast.Constant(a), ast.Constant(b)]
+            func=ast.Attribute(attr="transpose" | "swapaxes", value=value),
+            args=[ast.Constant(int(a)), ast.Constant(int(b))],
         ) if not moves_axes(value):
             return b if a == 0 else a if b == 0 else 0
         case ast.Call(func=ast.Attribute(attr=attr, value=value)) if attr in _MOVES or attr == "contiguous":

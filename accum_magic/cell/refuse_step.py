@@ -145,9 +145,7 @@ def _has_graph(fact: NameFact | None) -> bool:
     return fact is not None and fact.has_graph
 
 
-def regions(
-    cut: Slice, placement: Placement, common: Sequence[Fork], flow: Flow, hoists: Sequence[Hoist]
-) -> None:
+def regions(cut: Slice, placement: Placement, common: Sequence[Fork], flow: Flow, hoists: Sequence[Hoist]) -> None:
     """Refuse what cannot be moved out of the way of the micro-batches."""
     micro = [u for u in cut.units if Region.MICRO in placement.regions.get(u, frozenset())]
     for position, unit in enumerate(cut.units):
@@ -300,17 +298,16 @@ def order_would_change(early: Unit, late: Unit, path: str, placement: Placement)
     moved = "after the micro-batches" if placement.runs_in(early, Region.AFTER) else "once per micro-batch"
     return Refusal(
         f"line {early.line} (`{head_of(early.node)}`) would run {moved}, but line {late.line} "
-        f"(`{head_of(late.node)}`), "
-        f"which runs earlier then, shares `{path}` with it. Use two names, or move line {early.line} behind "
-        "`backward()`."
+        f"(`{head_of(late.node)}`), which runs earlier then, shares `{path}` with it. Use two names, or move line "
+        f"{early.line} behind `backward()`."
     )
 
 
 def batch_moved(unit: Unit, name: str) -> Refusal:
     """The batch's dimension after a change of axes cannot be told."""
     return Refusal(
-        f"line {unit.line}: `{head_of(unit.node)}` moves the axes of `{name}`, and which of them is the batch cannot be "
-        f"told. Say it: %%accumulate 4 --dim {name}=1"
+        f"line {unit.line}: `{head_of(unit.node)}` moves the axes of `{name}`, and which of them is the batch cannot "
+        f"be told. Say it: %%accumulate 4 --dim {name}=1"
     )
 
 

@@ -42,7 +42,7 @@ def rewrite_plan(plan: Plan, into: SplitInto) -> Rewrite:
     if any(enclosing_function(step.places) is None for step in plan.steps):
         tree.body = _with_import(tree.body, module)
     ast.fix_missing_locations(tree)
-    return Rewrite(plan, tree, tuple(dict.fromkeys([module, *rebuild.generated])))
+    return Rewrite(plan, tree, tuple(dict.fromkeys([module, *rebuild.generated, *plan.parsed.named])))
 
 
 class _Rebuild:

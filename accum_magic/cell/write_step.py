@@ -228,9 +228,7 @@ class StepWriter:
         for key, names in (("loose", loose), ("fixed", fixed), ("read", step.read), ("unread", step.unread)):
             if names:
                 given[key] = _tuple([ast.Constant(n) for n in names])
-        dims = {
-            self.paths.get(n, n): d for n, d in step.dims if self.paths.get(n, n) in self._parameters()
-        }
+        dims = {self.paths.get(n, n): d for n, d in step.dims if self.paths.get(n, n) in self._parameters()}
         if dims:
             given["dims"] = ast.Dict(
                 keys=[ast.Constant(n) for n in dims], values=[ast.Constant(d) for d in dims.values()]

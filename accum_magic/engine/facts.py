@@ -59,6 +59,8 @@ class StepFacts:
     """Why the gradients can only be approximate; what is wrong with a *value* stands in its own leaf."""
     notes: tuple[str, ...]
     """What the user should know though the verdict stands."""
+    min_samples: int
+    """Samples that a micro-batch must have at least: one sample has no batch statistics, and `squeeze()` drops it."""
     saved_bytes: tuple[float, float]
     """(a, b): a forward on k samples keeps about a + b * k bytes for its backward."""
 

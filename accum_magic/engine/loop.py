@@ -8,14 +8,13 @@ from typing import Any
 
 import torch
 
-from accum_magic.engine.facts import StepFacts, Unknown
+from accum_magic.engine.facts import StepFacts
 from accum_magic.engine.gradients import SetAside
 from accum_magic.engine.run import Run
-from accum_magic.engine.site import PROBE_SAMPLES, Outcome, Site
+from accum_magic.engine.site import Outcome, Site
 from accum_magic.engine.values import Collector, Released, detached
 from accum_magic.engine.weighing import Nothing, Weighing
-from accum_magic.engine.weights import parameters_of, scalar_tree
-from accum_magic.errors import BatchError
+from accum_magic.engine.weights import look_at, parameters_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +37,10 @@ class Backward:
         call(root, **options)
 
 
+class _StaleFactsError(Exception):
+    """The step builds another graph than the one that was probed: another loss, another mode."""
+
+
 @dataclass(slots=True)
 class MicroBatches:
     """The micro-batches of one step."""
@@ -56,8 +59,11 @@ class MicroBatches:
         __tracebackhide__ = True
         if len(self.sizes) == 1:
             return self._run_one()
-        if self.site.facts is None:
-            self._measure(read)
+        try:
+            return self._run_many(read, unread)
+        except _StaleFactsError:
+            self.site.signature = ()  # the graph of its micro-batch is gone when this block is left
+        self.site.measure(self.micro_step, self.batch, self.sizes, read)
         return self._run_many(read, unread)
 
     def _run_one(self) -> tuple[Any, ...]:
@@ -106,7 +112,7 @@ class MicroBatches:
         unread: tuple[str, ...],
     ) -> tuple[Weighing, list[Collector]]:
         """Prepare a step, from the graph of its first micro-batch."""
-        self.gradients.take(self._check_facts(roots, pieces, read))
+        self.gradients.take(self._check_facts(roots, pieces))
         facts = self._facts()
         named = zip((*read, *unread), facts.values, values, strict=True)
         collectors = [Collector(n, f, is_read=i < len(read)) for i, (n, f, _) in enumerate(named)]
@@ -116,43 +122,15 @@ class MicroBatches:
         assert self.site.facts is not None  # noqa: S101 - a step is measured before its first micro-batch
         return self.site.facts
 
-    def _measure(self, read: tuple[str, ...]) -> None:
-        """Probe the step; a value that is read later and cannot be recombined is refused here."""
-        __tracebackhide__ = True
-        samples = sum(self.sizes)
-        try:
-            self.site.measure(self.micro_step, self.batch, samples)
-        except Exception as error:
-            # an error of the user's own comes from the step itself, not from a probe
-            self.micro_step(*(column[0] for column in self.site.pieces(self.batch, self.sizes)))
-            message = (
-                f"line {self.site.line}: the step runs on {self.sizes[0]} samples but not on {PROBE_SAMPLES} or "
-                f"{PROBE_SAMPLES + 1}, on which accum_magic measures how its micro-batches add up ({error})."
-            )
-            raise BatchError(message) from error
-        for name, leaves in zip(read, self._facts().values, strict=False):
-            bad = next((f for f in leaves if isinstance(f, Unknown)), None)
-            if bad is not None and len(leaves) == 1:
-                self.site.facts = None
-                message = (
-                    f"line {self.site.line}: `{name}` is read after the step but cannot be put together from its "
-                    f"micro-batches: {bad.reason}. In place of it, return the predictions, or compute it after "
-                    "the step."
-                )
-                raise BatchError(message)
-
-    def _check_facts(
-        self, roots: Sequence[torch.Tensor], pieces: Sequence[Any], read: tuple[str, ...]
-    ) -> list[torch.Tensor]:
-        """Measure again where the step now builds another graph than the one that was probed; return its leaves."""
+    def _check_facts(self, roots: Sequence[torch.Tensor], pieces: Sequence[Any]) -> list[torch.Tensor]:
+        """Return the leaves of the graph, after a look whether it is still the one that was probed."""
         for root in roots:
             if root.numel() != 1 or not root.requires_grad:
                 root.backward()  # type: ignore[no-untyped-call]  # the user's own error: PyTorch says what is wrong
-        parameters = list(parameters_of(roots))
-        signature = (len(parameters), *(part for root in roots for part in scalar_tree(root)))
+        parameters, signature = look_at(roots)
         if signature != self.site.signature:
             if self.site.signature:
-                self._measure(read)
+                raise _StaleFactsError
             self.site.signature = signature
             self.site.find_targets(roots, dict(zip(self.batch, pieces, strict=True)))
             self.run_of_cell.learn(self.site)

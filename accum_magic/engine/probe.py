@@ -120,6 +120,7 @@ def _facts(small: _Run, large: _Run, context: Context, rehearsal: Rehearsal) -> 
         values=values,
         reasons=tuple(dict.fromkeys(reasons)),
         notes=_notes(rehearsal),
+        min_samples=_min_samples(steps.order, rehearsal),
         saved_bytes=(small.saved_bytes - slope * context.k, slope),
     )
 
@@ -149,6 +150,12 @@ def _norm_reasons(order: Iterable[Pair], rehearsal: Rehearsal) -> list[str]:
     if names:
         return [BATCH_NORM.format(", ".join(names))]
     return [BATCH_NORM.format("functional")] if any(map(_is_coupling_norm, order)) else []
+
+
+def _min_samples(order: Iterable[Pair], rehearsal: Rehearsal) -> int:
+    order = tuple(order)
+    squeezes = any(pair.small.name() == "SqueezeBackward0" for pair in order)
+    return 2 if squeezes or _norm_reasons(order, rehearsal) else 1
 
 
 def _is_coupling_norm(pair: Pair) -> bool:

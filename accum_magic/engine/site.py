@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from accum_magic.engine.facts import StepFacts
+from accum_magic.engine.facts import StepFacts, Unknown
 from accum_magic.engine.probe import probe
 from accum_magic.engine.split import UnequalRows, is_batch_tensor, rows, split
 from accum_magic.engine.weights import Targets, find_targets, node_at
@@ -142,16 +142,52 @@ class Site:
         divided, count = self.divided or (), len(sizes)
         return [split(v, sizes, self.dim(n)) if n in divided else (v,) * count for n, v in batch.items()]
 
-    def measure(self, micro_step: Callable[..., Outcome], batch: Mapping[str, Any], samples: int) -> None:
-        """Probe the step forward on a few samples; nothing is updated, everything random is put back."""
+    @property
+    def min_samples(self) -> int:
+        """Samples that a micro-batch must have at least."""
+        return 1 if self.facts is None else self.facts.min_samples
+
+    def measure(
+        self, micro_step: Callable[..., Outcome], batch: Mapping[str, Any], sizes: tuple[int, ...], read: Sequence[str]
+    ) -> None:
+        """Probe the step forward on a few samples; nothing is updated, everything random is put back.
+
+        Raises:
+            BatchError: The step does not run on so few samples, or a name of `read` cannot be put together.
+
+        """
+        __tracebackhide__ = True
+        samples = sum(sizes)
 
         def forward(count: int) -> Outcome:
-            given = {n: self._first(n, v, count, samples) for n, v in batch.items()}
-            return micro_step(*given.values())
+            __tracebackhide__ = True
+            return micro_step(*(self._first(n, v, count, samples) for n, v in batch.items()))
 
-        self.facts = probe(forward, PROBE_SAMPLES)
-        self.reasons, self.notes = list(self.facts.reasons), list(self.facts.notes)
+        try:
+            facts = probe(forward, PROBE_SAMPLES)
+        except Exception as error:
+            # an error of the user's own comes from the step itself, not from a probe
+            run_first(micro_step, [column[0] for column in self.pieces(batch, sizes)], sizes)
+            message = (
+                f"line {self.line}: the step runs on {sizes[0]} samples but not on {PROBE_SAMPLES} or "
+                f"{PROBE_SAMPLES + 1}, on which accum_magic measures how its micro-batches add up ({error})."
+            )
+            raise BatchError(message) from error
+        self._check_values(facts, read)
+        self.facts = facts
+        self.reasons, self.notes = list(facts.reasons), list(facts.notes)
         self.targets.clear()
+
+    def _check_values(self, facts: StepFacts, read: Sequence[str]) -> None:
+        for name, leaves in zip(read, facts.values, strict=False):
+            bad = next((f for f in leaves if isinstance(f, Unknown)), None)
+            if bad is not None and len(leaves) == 1:
+                message = (
+                    f"line {self.line}: `{name}` is read after the step but cannot be put together from its "
+                    f"micro-batches: {bad.reason}. In place of it, "
+                    "return the predictions, or compute it after the step."
+                )
+                raise BatchError(message)
 
     def _first(self, name: str, value: Any, count: int, samples: int) -> Any:
         """Return the first samples of a value; a batch too small for the probe is repeated."""
@@ -191,3 +227,17 @@ def _repeated(value: Any, count: int, dim: int) -> Any:
     from torch.utils import _pytree as pytree
 
     return pytree.tree_map(lambda leaf: _repeated(leaf, count, dim) if is_batch_tensor(leaf, dim) else leaf, value)
+
+
+def run_first(micro_step: Callable[..., Outcome], pieces: Sequence[Any], sizes: tuple[int, ...]) -> Outcome:
+    """Run the first micro-batch of a step; an error about sizes says on how many samples it ran."""
+    __tracebackhide__ = True
+    try:
+        return micro_step(*pieces)
+    except (RuntimeError, ValueError, IndexError) as error:
+        if any(word in str(error) for word in ("size", "shape", "index", "dimension")):
+            error.add_note(
+                f"accum_magic: this ran on {sizes[0]} of the batch's {sum(sizes)} samples. If the plain cell runs, "
+                "something here needs the whole batch: a fixed batch size, or an operation across samples."
+            )
+        raise

@@ -65,6 +65,11 @@ def step(  # noqa: PLR0913 - each is what the rewritten cell has to say
     sizes = micro_batch_sizes(samples, n, size)
     if n is not None and len(sizes) < n:
         run.note(f"the batch has fewer samples than N = {n}: one micro-batch per sample")
+    if len(sizes) > 1 and site.facts is None:
+        site.measure(micro_step, batch, sizes, read)
+    if min(sizes) < site.min_samples:
+        sizes = micro_batch_sizes(samples, max(1, samples // site.min_samples), None)
+        run.note(f"micro-batches have {site.min_samples} samples at least: BatchNorm or squeeze() needs them")
     batch, carried = _carry(batch, fixed, loose)
     gradients = SetAside()
     loop = MicroBatches(run, site, micro_step, batch, sizes, gradients, Backward(backward, backward_options))

@@ -106,12 +106,22 @@ def scalar_tree(root: torch.Tensor) -> Iterator[object]:
 
 
 def _is_number(node: Any) -> bool:
-    outputs = getattr(node, "_input_metadata", ())
+    outputs: Sequence[Any] = getattr(node, "_input_metadata", ())
     return len(outputs) == 1 and math.prod(outputs[0].shape) == 1
 
 
-def parameters_of(roots: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """Yield the leaves that a backward from `roots` will accumulate gradients into."""
+def look_at(roots: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], tuple[object, ...]]:
+    """Return the leaves that a backward accumulates into, and a signature by which another graph is told from this."""
+    norms: list[object] = []
+    parameters = list(parameters_of(roots, norms))
+    return parameters, (len(parameters), *norms, *(part for root in roots for part in scalar_tree(root)))
+
+
+def parameters_of(roots: Sequence[torch.Tensor], norms: list[object] | None = None) -> Iterator[torch.Tensor]:
+    """Yield the leaves that a backward from `roots` will accumulate gradients into.
+
+    With `norms`, note there whether each batch norm on the way is in training mode.
+    """
     stack = [root.grad_fn for root in roots if root.grad_fn is not None]
     yield from (root for root in roots if root.grad_fn is None and root.requires_grad)
     seen = set(stack)
@@ -120,6 +130,8 @@ def parameters_of(roots: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
         variable = getattr(node, "variable", None)
         if variable is not None:
             yield variable
+        elif norms is not None and "BatchNorm" in node.name():
+            norms.append(getattr(node, "_saved_training", None))
         for following, _ in node.next_functions:
             if following is not None and following not in seen:
                 seen.add(following)

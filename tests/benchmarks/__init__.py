@@ -3,13 +3,15 @@
 The tables printed at the end of the run are the result; pytest-benchmark's own table times whole rounds, and is
 only of use to see how noisy the machine was. How to read them:
 
-* The contenders are the texts of `cells.py`, run at module level as a notebook runs them. They take turns round by
-  round, in an order shuffled each time, on one thread. Loaders are lists of tensors made beforehand, cut to
+* The contenders are the texts of `cells.py`, run at module level as a notebook runs them. They take short
+  turns, in an order shuffled each time, on one thread; some turns of everybody make a round. Loaders are lists of tensors made beforehand, cut to
   micro-batches for Accelerate and Fabric, so that nobody pays for a `DataLoader`. Before any clock runs, one cell
   after the other computes the gradients of two steps in float64: all must be those of the plain cell.
-* `µs` is the median over the rounds, per micro-batch; the plain cell's step is divided by N too. `- hand` and
-  `/ hand` compare that median with the hand-written loop's; `±` is half the central 95 % of the same comparison over
-  resampled rounds (bootstrap). `≈` marks what lies within that noise of the hand-written loop.
+* `µs` is the median over the rounds, per micro-batch; the plain cell's step is divided by N too. It is the processor
+  time of the whole process, the view's thread included, so that other programs on the machine do not count; without
+  them it is the time that passes. `- hand` and `/ hand` compare that median with the hand-written loop's; `±` is half
+  the central 95 % of the same comparison over resampled rounds (bootstrap). `≈` marks what lies within that noise of
+  the hand-written loop. `wall` is `/ hand` by the clock on the wall.
 * "ours" is the steady state: the step has been probed before. "with text view" has the view's thread publishing five
   times a second. "50-step run" adds the one-off costs of a run, 1/50 of them per step; they are the medians printed
   below the table: rewriting, the probe, and the rest of `shell.run_cell` (IPython, compiling, the view's start and

@@ -2,7 +2,6 @@
 
 import ast
 import io
-import random
 import time
 from dataclasses import dataclass
 
@@ -13,7 +12,7 @@ from lightning_fabric import Fabric
 
 import accum_magic
 from accum_magic.engine.run import begin, end
-from accum_magic.view.text import REFRESH_S, TextView
+from accum_magic.view.text import TextView
 from benchmarks import cells
 
 N = 8
@@ -37,11 +36,12 @@ class Transformer(torch.nn.Module):
 
 @dataclass(frozen=True)
 class Task:
-    """A model and its batch; `seconds` is how long a contender's turn may take."""
+    """A model and its batch; how often, in how many turns a round, of how many steps, contenders take turns."""
 
     name: str
     batch: int
     steps: int
+    slices: int
     rounds: int
 
     def model(self):
@@ -78,27 +78,36 @@ class Contender:
         exec(self.code, self.namespace)
 
     def timed(self):
-        """Seconds of one turn."""
-        start = time.perf_counter()
+        """Seconds of one turn: of the processor, and on the wall."""
+        start, start_wall = time.process_time(), time.perf_counter()
         self.run()
-        return time.perf_counter() - start
+        return time.process_time() - start, time.perf_counter() - start_wall
 
 
 class WithView(Contender):
-    """Ours with the thread of the text view publishing meanwhile, at the pace it has in a long run."""
+    """Ours with the text view live: its thread wakes at its own pace, and publishes where it meets our turn.
+
+    So the turns, each shorter than a refresh, have together as many refreshes as a long run.
+    """
 
     def __init__(self, name, cell, namespace, run):
         super().__init__(name, cell, namespace)
-        self.counters, self.random = run.snapshot, random.Random(0)
+        self.run_of_cell, self.is_our_turn = run, False
+        self.line, self.last = StringLine(), run.snapshot()
+        self.view = TextView(self.line, self.counters)
+        self.view.start()
+
+    def counters(self):
+        if self.is_our_turn:
+            self.last = self.run_of_cell.snapshot()
+        return self.last
 
     def timed(self):
-        view = TextView(StringLine(), self.counters)
-        view.start()
-        time.sleep(self.random.uniform(0, REFRESH_S))  # turns are as short as a refresh: begin anywhere within one
+        self.is_our_turn = True
         try:
             return super().timed()
         finally:
-            view.close("")
+            self.is_our_turn = False
 
 
 class StringLine:
@@ -118,9 +127,9 @@ def rewritten(namespace):
 
 
 def contenders_of(task, steps):
-    """All of them, each with a model of its own; they have run once. Ends the run of ours when exhausted."""
+    """All of them, each with a model of its own that starts out the same."""
     accelerated = task.namespace(steps)
-    # the default, on a CPU, in the way its documentation shows; the loader is a list, as everybody's
+    # the loader is a list, as everybody's, and not prepared
     accelerator = Accelerator(cpu=True, gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=N))
     accelerated["model"], accelerated["optimizer"] = accelerator.prepare(accelerated["model"], accelerated["optimizer"])
     accelerated["accelerator"] = accelerator

@@ -44,5 +44,5 @@ def aligned(rows):
     """The rows with columns of one width; the first is left-aligned, numbers right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
-        first, *others = [c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
-        yield "  ".join(["  " + first, *others]).rstrip()
+        numbers = (text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True))
+        yield "  ".join(["", row[0].ljust(widths[0]), *numbers]).rstrip()

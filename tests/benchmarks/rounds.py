@@ -2,7 +2,7 @@
 
 import random
 from dataclasses import dataclass
-from statistics import median, quantiles
+from statistics import fmean, median, quantiles
 
 RESAMPLES = 1000
 
@@ -29,12 +29,22 @@ class Rounds:
         self.figures = {name: [] for name in names}
         self._random = random.Random(seed)
 
-    def play(self, turns):
-        """One round: everybody's turn once, in an order that changes."""
+    def play(self, turns, slices):
+        """One round: so many short turns of everybody, in an order that changes; their figures are averaged."""
+        taken = {name: [] for name in turns}
         order = list(turns)
-        self._random.shuffle(order)
-        for name in order:
-            self.figures[name].append(turns[name]())
+        for _ in range(slices):
+            self._random.shuffle(order)
+            for name in order:
+                taken[name].append(turns[name]())
+        for name, figures in taken.items():
+            self.figures[name].append([fmean(each) for each in zip(*figures, strict=True)])
+
+    def part(self, index):
+        """The same with one of several figures of each turn."""
+        part = Rounds(())
+        part.figures = {name: [figure[index] for figure in figures] for name, figures in self.figures.items()}
+        return part
 
     def compare(self, name, other, add=0.0):
         """A contender's figures, with `add` to each, beside those of another."""

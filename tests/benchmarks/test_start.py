@@ -1,6 +1,9 @@
 """What the user waits for before the first step."""
 
+import time
 from statistics import median
+
+import pytest
 
 import accum_magic
 from benchmarks.cells import FORTY_LINES
@@ -9,6 +12,7 @@ from benchmarks.report import Goal
 from benchmarks.rounds import noise_of
 
 
+@pytest.mark.benchmark(timer=time.process_time)
 def test_rewrite_of_forty_lines(benchmark, report):
     assert len(FORTY_LINES.splitlines()) == 40
     rewritten = benchmark(accum_magic.rewrite, FORTY_LINES, 8)

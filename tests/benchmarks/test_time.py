@@ -1,22 +1,21 @@
 """Time per micro-batch, and what a run costs once."""
 
 from statistics import median
-from time import perf_counter
+from time import process_time
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
-import accum_magic
 from accum_magic.engine.run import begin, end
 from benchmarks import cells
 from benchmarks.contenders import (
+    ACCELERATE,
     FABRIC,
     HAND_WRITTEN,
     OURS,
     OURS_WITH_VIEW,
     PLAIN,
-    ACCELERATE,
     N,
     Task,
     WithView,
@@ -28,8 +27,8 @@ from benchmarks.report import Goal
 from benchmarks.rounds import Rounds
 
 RUN_STEPS = 50
-TINY = Task("tiny model", batch=64, steps=100, rounds=30)
-TRANSFORMER = Task("transformer", batch=32, steps=1, rounds=16)
+TINY = Task("tiny model", batch=64, steps=5, slices=25, rounds=25)
+TRANSFORMER = Task("transformer", batch=32, steps=1, slices=1, rounds=30)
 SHAPES = {
     TINY: "tiny model (MLP 8-16-3, batch 64, N = 8)",
     TRANSFORMER: "transformer (4 layers, d = 256, 32 tokens, batch 32, N = 8)",
@@ -54,24 +53,26 @@ def once(task, shell, repeats=9):
     cell = f"%%accumulate {N} --panel text\n{cells.PLAIN}"
     rewriting, probing, rest = [], [], []
     for _ in range(repeats):
-        start = perf_counter()
-        tree = rewritten(namespace)
-        rewriting_s = perf_counter() - start
-        code = compile(tree, "<ours>", "exec")
+        rewriting_s = seconds(rewritten, namespace)
+        code = compile(rewritten(namespace), "<ours>", "exec")
         run = begin()
-        cold_s, warm_s = (seconds(lambda: exec(code, namespace)) for _ in range(2))
+        cold_s, warm_s = (seconds(exec, code, namespace) for _ in range(2))
         end(run)
-        whole_s = seconds(lambda: shell.run_cell(cell, silent=True).raise_error())
+        whole_s = seconds(run_cell, shell, cell)
         rewriting.append(rewriting_s)
         probing.append(cold_s - warm_s)
         rest.append(whole_s - cold_s - rewriting_s)
     return {"rewriting": 1e3 * median(rewriting), "probe": 1e3 * median(probing), "shell and view": 1e3 * median(rest)}
 
 
-def seconds(call):
-    start = perf_counter()
-    call()
-    return perf_counter() - start
+def seconds(call, *arguments):
+    start = process_time()
+    call(*arguments)
+    return process_time() - start
+
+
+def run_cell(shell, cell):
+    shell.run_cell(cell, silent=True).raise_error()
 
 
 @pytest.mark.parametrize("task", [TINY, TRANSFORMER], ids=lambda task: task.name)
@@ -82,29 +83,37 @@ def test_time_per_micro_batch(task, benchmark, report, shell):
     contenders = contenders_of(task, steps)
     run = begin()  # one run for all rounds: its step is probed once, below
     ours = contenders[-1]
-    contenders.append(WithView(OURS_WITH_VIEW, rewritten(ours.namespace), ours.namespace, run))
-    turns = {c.name: lambda c=c: 1e6 * c.timed() / (steps * N) for c in contenders}
+    live = WithView(OURS_WITH_VIEW, rewritten(ours.namespace), ours.namespace, run)
+    contenders.append(live)
+    turns = {c.name: lambda c=c: [1e6 * s / (steps * N) for s in c.timed()] for c in contenders}
     for turn in turns.values():
         turn()
     rounds = Rounds(turns)
     benchmark.group = "a round: every contender's turn"
-    benchmark.pedantic(rounds.play, args=(turns,), rounds=task.rounds)
+    benchmark.pedantic(rounds.play, args=(turns, task.slices), rounds=task.rounds)
+    live.view.close("")
+    assert live.line.out.getvalue()
     end(run)
     tell(task, rounds, one_off, benchmark, report)
 
 
-def tell(task, rounds, one_off, benchmark, report):
+def tell(task, both_clocks, one_off, benchmark, report):
+    rounds, wall = (both_clocks.part(i) for i in (0, 1))
     included = f"{OURS_WITH_VIEW}, {RUN_STEPS}-step run"
     once_us = 1e3 * sum(one_off.values()) / (RUN_STEPS * N)
     names = (PLAIN, HAND_WRITTEN, ACCELERATE, FABRIC, OURS, OURS_WITH_VIEW)
     compared = {name: rounds.compare(name, HAND_WRITTEN) for name in names}
     compared[included] = rounds.compare(OURS_WITH_VIEW, HAND_WRITTEN, add=once_us)
-    rows = [(n, f"{c.value:,.1f}", *(against(c) if n != HAND_WRITTEN else ("", "", ""))) for n, c in compared.items()]
+    rows = []
+    for name, c in compared.items():
+        others = against(c) if name != HAND_WRITTEN else ("", "", "")
+        by_wall = f"{wall.compare(name, HAND_WRITTEN).ratio:.3f}" if name in rounds.figures else ""
+        rows.append((name, f"{c.value:,.1f}", *others, by_wall))
     parts = ", ".join(f"{name} {ms:.1f}" for name, ms in one_off.items())
     count = len(rounds.figures[OURS])
     report.table(
-        f"time per micro-batch: {SHAPES[task]}; {count} rounds of {task.steps * N} micro-batches each",
-        ("", "µs", "- hand (µs)", "/ hand", ""),
+        f"time per micro-batch: {SHAPES[task]}; {count} rounds of {task.slices} x {task.steps * N} micro-batches each",
+        ("", "µs", "- hand (µs)", "/ hand", "", "wall"),
         rows,
         [f"once per run, {sum(one_off.values()):.1f} ms: {parts}"],
     )

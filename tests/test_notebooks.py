@@ -1,0 +1,192 @@
+"""The notebooks and README.md keep their word: each notebook runs from top to bottom, each claim is looked up."""
+
+import json
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+import accum_magic
+from accum_magic.cell.explain import explain
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+KERNEL = "accum-magic-tests"
+TINY = 1e-9
+
+
+# ---------------------------------------------------------------- notebooks
+
+
+def kernel_of_this_python(folder):
+    """A Jupyter path whose only kernel is the interpreter that runs the tests."""
+    spec = folder / "kernels" / KERNEL
+    spec.mkdir(parents=True)
+    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    text = json.dumps({"argv": command, "display_name": KERNEL, "language": "python"})
+    (spec / "kernel.json").write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module", params=NOTEBOOKS, ids=lambda path: path.stem)
+def executed(request, tmp_path_factory):
+    """A notebook with the outputs of a run in an empty folder, outside the checkout."""
+    folder = tmp_path_factory.mktemp(request.param.stem)
+    environment = {
+        "JUPYTER_PATH": str(kernel_of_this_python(folder / "jupyter")),
+        "IPYTHONDIR": str(folder / "ipython"),  # no startup files of the developer's own
+        "OMP_NUM_THREADS": "1",
+    }
+    notebook = nbformat.read(shutil.copy(request.param, folder), as_version=4)
+    client = NotebookClient(
+        notebook, kernel_name=KERNEL, timeout=240, coalesce_streams=True, resources={"metadata": {"path": str(folder)}}
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        client.execute(env=dict(os.environ))
+    return request.param.stem, notebook
+
+
+@pytest.fixture(scope="module")
+def quickstart(executed):
+    name, notebook = executed
+    if name != "quickstart":
+        pytest.skip("claims of the quickstart alone")
+    return notebook
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def text_of(cell):
+    """What a cell printed and displayed, as text."""
+    shown = [output.get("text") or output.get("data", {}).get("text/plain", "") for output in cell.outputs]
+    return "\n".join(shown)
+
+
+def cell_named(notebook, name):
+    [cell] = [cell for cell in notebook.cells if cell.id == name]
+    return cell
+
+
+def number_after(label, text):
+    [found] = re.findall(rf"{re.escape(label)}\s*([\d.]+(?:e[+-]?\d+)?)", text)
+    return float(found)
+
+
+def test_there_are_notebooks():
+    assert [path.stem for path in NOTEBOOKS] == ["quickstart"]
+
+
+def test_notebook_runs_from_top_to_bottom(executed):
+    _, notebook = executed
+    counts = [cell.execution_count for cell in code_cells(notebook)]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_is_kept_as_executed(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    counts = [cell.execution_count for cell in code_cells(notebook)]
+    assert counts == list(range(1, len(counts) + 1))
+    assert "widgets" not in notebook.metadata
+    outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
+    assert not re.search(r"/(?:home|root|tmp|usr|Users|work)/", json.dumps(outputs)), "a path of somebody's machine"
+
+
+def test_quickstart_shows_the_same_cell_plain_and_under_the_magic(quickstart):
+    plain = cell_named(quickstart, "plain").source
+    for name, line in [("accumulate", "10"), ("explain", "10 --explain"), ("show", "10 --show"), ("ragged", "7")]:
+        assert cell_named(quickstart, name).source == f"%%accumulate {line}\n{plain}"
+
+
+def test_quickstart_prints_the_same_numbers_under_the_magic(quickstart):
+    plain = text_of(cell_named(quickstart, "plain"))
+    assert plain.count("of 1000 correct") == 4
+    for name in ("accumulate", "ragged"):
+        closing, _, printed = text_of(cell_named(quickstart, name)).partition("\n")
+        assert closing.startswith("accum_magic: exact · 12 optimizer steps")
+        assert printed == plain
+
+
+def test_quickstart_needs_a_tenth_of_the_activation_memory(quickstart):
+    plain = number_after("activations:", text_of(cell_named(quickstart, "plain-keep")))
+    measured = text_of(cell_named(quickstart, "accumulate-keep"))
+    assert 0.08 < number_after("activations:", measured) / plain < 0.13
+    assert 0.08 < number_after("at the peak,", measured) < 0.13
+
+
+def test_quickstart_ends_with_the_same_parameters_and_losses(quickstart):
+    for name, n in [("proof", 10), ("ragged-proof", 7)]:
+        printed = text_of(cell_named(quickstart, name))
+        assert number_after(f"largest difference of a parameter, N = {n}:", printed) < TINY
+        assert number_after(f"largest difference of a loss, N = {n}:", printed) < TINY
+    assert number_after("largest change of a parameter by training:", text_of(cell_named(quickstart, "proof"))) > TINY
+    accuracies = {
+        number_after("held-out accuracy:", text_of(cell_named(quickstart, name)))
+        for name in ("plain-keep", "accumulate-keep")
+    }
+    assert len(accuracies) == 1
+    assert min(accuracies) > 85  # per cent
+
+
+# ---------------------------------------------------------------- README.md
+
+
+def readme():
+    return (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def accumulate_blocks():
+    """Per python block of README.md that the magic runs: N, and the text below its line (which stays line 1)."""
+    blocks = re.findall(r"^```python\n%%accumulate (\d+)\n(.*?)^```$", readme(), re.MULTILINE | re.DOTALL)
+    return [(int(n), f"\n{cell}") for n, cell in blocks]
+
+
+def test_readme_example_is_accepted():
+    n, cell = accumulate_blocks()[0]
+    rewritten = str(accum_magic.rewrite(cell, n))
+    compile(rewritten, "<README.md>", "exec")
+    assert f"n={n}" in rewritten
+
+
+def test_readme_quotes_the_refusal_as_it_is_worded():
+    [(cell, quoted)] = re.findall(
+        r"^<!-- refused 10 -->\n```python\n%%accumulate 10\n(.*?)^```$\n\n```text\nAccumulateError: (.*?)\n```$",
+        readme(),
+        re.MULTILINE | re.DOTALL,
+    )
+    with pytest.raises(accum_magic.AccumulateError) as refusal:
+        accum_magic.rewrite(f"\n{cell}", 10)
+    assert str(refusal.value) == quoted
+
+
+def test_readme_shows_explain_as_it_prints():
+    [shown] = re.findall(r"^<!-- explain 10 -->\n```text\n(.*?)^```$", readme(), re.MULTILINE | re.DOTALL)
+    lines = shown.splitlines()
+    code_starts = lines[0].index("for x, y in loader:")
+    cell = "\n".join(line[code_starts:] for line in lines)
+    printed = explain(accum_magic.rewrite(f"\n{cell}\n", 10).plan)
+    assert printed.partition("\n\n")[0].splitlines() == lines
+
+
+def test_readme_lists_the_options_of_the_magic():
+    from accum_magic.magic import AccumulateMagics
+
+    declared = {
+        option
+        for action in AccumulateMagics.accumulate.parser._actions
+        for option in action.option_strings
+        if option.startswith("--")
+    }
+    documented = set(re.findall(r"^\| `(--[a-z]+)", readme(), re.MULTILINE))
+    assert documented == declared
