@@ -134,7 +134,7 @@ def _plan_block(given: _Given, backwards: Sequence[Backward]) -> list[StepPlan]:
         planner = _Planner(given, places, (start, last + 1), triple)
         refuse.graph_from_earlier_step(planner.cut, steps, triple[0])
         steps.append(planner.plan(fed))
-        fed |= planner.flow.crossing
+        fed |= planner.handed_on()
         backwards, tops, start = backwards[count:], tops[count:], last + 1
     return steps
 
@@ -208,6 +208,14 @@ class _Planner:
             unread=unread,
             unknown_callees=frozenset(self.flow.unknown),
         )
+
+    def handed_on(self) -> frozenset[str]:
+        """Names that a later triple of the block may take for the batch's: they hold something per sample."""
+        aside = [u for u in self.cut.units if u not in self.cut.members and not u.is_head]
+        made = [u for u in aside if self.flow.is_fed(u.node) or batches.is_drawn(u)]
+        bound = {n for u in made if not self.flow.reaches(u.node) for n in u.effects.writes}
+        exports = {n for u in self.cut.members for n in u.effects.writes if n in self.flow.fed}
+        return frozenset(self.flow.crossing | bound | exports)
 
     def _seed(self) -> None:
         """Say what is known of the batch before the first statement of the block."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from accum_magic.cell.effects import path_of, root
@@ -380,3 +380,15 @@ def _requires_grad(value: ast.expr) -> bool:
 def head_of(statement: ast.stmt) -> str:
     """Return the first line of a statement, for messages."""
     return ast.unparse(statement).splitlines()[0].rstrip(":")
+
+
+def is_only_detached(name: str, nodes: Iterable[ast.AST]) -> bool:
+    """Tell whether a name is read without its graph wherever it is read: `fake.detach()`, `loss.item()`."""
+    loads = detached = 0
+    for node in nodes:
+        for part in ast.walk(node):
+            if isinstance(part, ast.Name) and part.id == name and isinstance(part.ctx, ast.Load):
+                loads += 1
+            elif isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name) and part.value.id == name:
+                detached += part.attr in {"detach", "data", "item", "size", "shape", "device", "dtype", "numel"}
+    return loads == detached

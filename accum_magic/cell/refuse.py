@@ -10,7 +10,16 @@ from accum_magic.cell.effects import overlaps, path_of, root
 from accum_magic.cell.frameworks import framework_call
 from accum_magic.cell.namespace import Lookup
 from accum_magic.cell.parse import ParsedCell
-from accum_magic.cell.recognise import BackwardCall, backward_call, calls, head_of, is_clearing, is_update, last_name
+from accum_magic.cell.recognise import (
+    BackwardCall,
+    backward_call,
+    calls,
+    head_of,
+    is_clearing,
+    is_only_detached,
+    is_update,
+    last_name,
+)
 from accum_magic.cell.regions import Slice, backward_slice
 from accum_magic.errors import Refusal
 
@@ -199,7 +208,8 @@ def graph_from_earlier_step(cut: Slice, steps: Sequence[object], call: BackwardC
     """Refuse a loss whose graph starts before an update of the same cell."""
     for step in steps:
         exports = step.placement.exports  # type: ignore[attr-defined]
-        used = sorted(p for p in cut.inputs if root(p) in exports)
+        nodes = [u.node for u in cut.members if not u.is_head] + [call.loss]
+        used = sorted(p for p in cut.inputs if root(p) in exports and not is_only_detached(root(p), nodes))
         if used:
             name = root(used[0])
             built = next(u.line for u in step.micro_units if name in u.effects.writes)  # type: ignore[attr-defined]
