@@ -7,6 +7,10 @@ import pytest
 FAILS_ON_SKIP = bool(os.environ.get("ACCUM_MAGIC_CI"))
 
 
+def pytest_addoption(parser):
+    parser.addoption("--update-golden", action="store_true", help="write tests/golden/*.txt anew; read them as a diff")
+
+
 def _fail_skipped(report):
     is_xfail = hasattr(report, "wasxfail")
     if FAILS_ON_SKIP and report.skipped and not is_xfail:

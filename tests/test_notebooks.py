@@ -1,5 +1,6 @@
 """The notebooks and README.md keep their word: each notebook runs from top to bottom, each claim is looked up."""
 
+import functools
 import json
 import os
 import re
@@ -33,16 +34,19 @@ def kernel_of_this_python(folder):
     return folder
 
 
-@pytest.fixture(scope="module", params=NOTEBOOKS, ids=lambda path: path.stem)
-def executed(request, tmp_path_factory):
-    """A notebook with the outputs of a run in an empty folder, outside the checkout."""
-    folder = tmp_path_factory.mktemp(request.param.stem)
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """By path: the notebook with the outputs of a run in an empty folder, outside the checkout; each runs once."""
+    return functools.cache(lambda path: execute(path, tmp_path_factory.mktemp(path.stem)))
+
+
+def execute(path, folder):
     environment = {
         "JUPYTER_PATH": str(kernel_of_this_python(folder / "jupyter")),
         "IPYTHONDIR": str(folder / "ipython"),  # no startup files of the developer's own
         "OMP_NUM_THREADS": "1",
     }
-    notebook = nbformat.read(shutil.copy(request.param, folder), as_version=4)
+    notebook = nbformat.read(shutil.copy(path, folder), as_version=4)
     client = NotebookClient(
         notebook, kernel_name=KERNEL, timeout=240, coalesce_streams=True, resources={"metadata": {"path": str(folder)}}
     )
@@ -50,15 +54,12 @@ def executed(request, tmp_path_factory):
         for name, value in environment.items():
             patch.setenv(name, value)
         client.execute(env=dict(os.environ))
-    return request.param.stem, notebook
+    return notebook
 
 
 @pytest.fixture(scope="module")
 def quickstart(executed):
-    name, notebook = executed
-    if name != "quickstart":
-        pytest.skip("claims of the quickstart alone")
-    return notebook
+    return executed(ROOT / "notebooks/quickstart.ipynb")
 
 
 def code_cells(notebook):
@@ -81,13 +82,9 @@ def number_after(label, text):
     return float(found)
 
 
-def test_there_are_notebooks():
-    assert [path.stem for path in NOTEBOOKS] == ["quickstart"]
-
-
-def test_notebook_runs_from_top_to_bottom(executed):
-    _, notebook = executed
-    counts = [cell.execution_count for cell in code_cells(notebook)]
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs_from_top_to_bottom(executed, path):
+    counts = [cell.execution_count for cell in code_cells(executed(path))]
     assert counts == list(range(1, len(counts) + 1))
 
 

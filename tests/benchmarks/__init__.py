@@ -3,10 +3,10 @@
 The tables printed at the end of the run are the result; pytest-benchmark's own table times whole rounds, and is
 only of use to see how noisy the machine was. How to read them:
 
-* The contenders are the texts of `cells.py`, run at module level as a notebook runs them. They take short
-  turns, in an order shuffled each time, on one thread; some turns of everybody make a round. Loaders are lists of tensors made beforehand, cut to
-  micro-batches for Accelerate and Fabric, so that nobody pays for a `DataLoader`. Before any clock runs, one cell
-  after the other computes the gradients of two steps in float64: all must be those of the plain cell.
+* The contenders are the texts of `cells.py`, run at module level as a notebook runs them. They take short turns, in
+  an order shuffled each time, on one thread; some turns of everybody make a round. Loaders are lists of tensors made
+  beforehand, cut to micro-batches for Accelerate and Fabric, so that nobody pays for a `DataLoader`. Before any clock
+  runs, each computes the gradients of two steps in float64: all must be those of the plain cell.
 * `µs` is the median over the rounds, per micro-batch; the plain cell's step is divided by N too. It is the processor
   time of the whole process, the view's thread included, so that other programs on the machine do not count; without
   them it is the time that passes. `- hand` and `/ hand` compare that median with the hand-written loop's; `±` is half
@@ -18,8 +18,10 @@ only of use to see how noisy the machine was. How to read them:
   end). They are measured as the first step of a run less a later one, on a batch of N samples, since the probe costs
   the same for every batch.
 * Peaks are `VmHWM` of fresh processes that run two steps, medians of several. Each has torch and IPython imported and
-  the model built; "ours" has accum_magic imported as well. `/ hand` is the raw ratio, `above` what lies above
-  the same process without a step (without accum_magic, whose import is thus counted), `above / hand` their ratio.
+  the model built; "ours" imports accum_magic as well. `/ hand` is the raw ratio, `above` what lies above the same
+  process without a step, `above / hand` the ratio of these, the import of accum_magic counted, and `without imports`
+  the same above a process that has imported it. In these columns the allocator gives every tensor's memory back when it
+  is freed; `as it comes` is the peak without that, median and range, in which only the allocator's chance can be seen.
 * Goals are those of the specification's section on figures. `met` and `missed` are told apart by more than the noise;
   `tie` means that the figure lies within the noise of its goal. Nothing fails: a figure is no test.
 """

@@ -1,6 +1,7 @@
 """Starting processes that measure themselves."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +9,11 @@ from pathlib import Path
 TESTS = Path(__file__).parent.parent
 
 
-def in_fresh_process(*arguments):
+def in_fresh_process(*arguments, environment=None):
     """A figure of `in_fresh_process.py`."""
+    # every process but the first after an installation finds compiled modules
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    given = inherited | (environment or {})
     command = [sys.executable, "-m", "benchmarks.in_fresh_process", *map(str, arguments)]
-    done = subprocess.run(command, cwd=TESTS, check=True, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=TESTS, env=given, check=True, stdout=subprocess.PIPE, text=True, timeout=120)
     return json.loads(done.stdout.splitlines()[-1])

@@ -29,7 +29,7 @@ def load_ext_ms():
 
 
 def peak_mib(cell, n):
-    """Peak after two steps of a convolutional net; of a model without a step where `cell` is "none"."""
+    """Peak after two steps of a convolutional net; of a model without a step for "none" and "imported"."""
     import IPython  # noqa: F401 - every notebook has it
     import torch
 
@@ -44,6 +44,8 @@ def peak_mib(cell, n):
         from accum_magic.testing import run_accumulated
 
         run_accumulated(cells.PLAIN, namespace, n)
+    elif cell == "imported":
+        import accum_magic.testing  # noqa: F401
     elif cell != "none":
         exec({"plain": cells.PLAIN, "hand-written": cells.HAND_WRITTEN}[cell], namespace)
     return high_water_mark_mib()

@@ -93,6 +93,15 @@ def test_an_awaiting_cell_raises_at_the_users_line(trained):
     assert "magic.py" not in reply.traceback
 
 
+@pytest.mark.parametrize("body", ["x = 1", "await asyncio.sleep(0)"])
+def test_a_cell_being_typed_is_complete_after_a_blank_line_only(kernel, body):
+    def state(text):
+        return kernel.value(f"get_ipython().check_complete({text!r})[0]")
+
+    assert state(f"%%accumulate 4\n{body}") == "incomplete"
+    assert state(f"%%accumulate 4\n{body}\n\n") == "complete"
+
+
 @pytest.mark.parametrize("option", ["--show", "--explain"])
 def test_show_and_explain_of_an_awaiting_cell_run_nothing(trained, option):
     reply = trained.run(accumulated(f"await asyncio.sleep(0)\n{TRAIN}", f"4 {option}")).ok()
