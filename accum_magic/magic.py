@@ -13,7 +13,7 @@ from IPython.core.magic_arguments import argument, magic_arguments, parse_argstr
 from accum_magic.api import rewrite_with
 from accum_magic.cell.explain import explain
 from accum_magic.cell.length import step_counts
-from accum_magic.cell.parse import refuse_cell_magic
+from accum_magic.cell.parse import enclosing_function, refuse_cell_magic
 from accum_magic.engine.run import Run, begin, end
 from accum_magic.errors import AccumulateError, OptionError
 from accum_magic.options import options_from
@@ -113,7 +113,11 @@ class _Session:
             self._shell.user_ns.pop(name, None)
         if self._view is not None:
             closing = str(self._run.summary())
-            self._view.close(closing if kind is None else f"stopped by {kind.__name__} · {closing}")
+            if kind is not None:
+                closing = f"stopped by {kind.__name__} · {closing}"
+            elif not self._run.steps:
+                closing = _rewritten_functions(self._rewritten) or closing
+            self._view.close(closing)
 
     def execute(self, filename: str) -> Any:
         """Run the cell in the user's namespace; errors rise."""
@@ -140,6 +144,13 @@ class _Session:
             *body, final = body
             last = compile(ast.Expression(final.value), filename, "eval", flags, dont_inherit=True)
         return compile(ast.Module(body, []), filename, "exec", flags, dont_inherit=True), last
+
+
+def _rewritten_functions(rewritten: Rewrite) -> str | None:
+    """Say which functions were rewritten, in a cell that only defines them."""
+    functions = [enclosing_function(step.places) for step in rewritten.plan.steps]
+    names = dict.fromkeys(f"`{f.name}`" for f in functions if f is not None)
+    return f"accum_magic: {', '.join(names)} will run in micro-batches when called" if names else None
 
 
 def _total_steps(rewritten: Rewrite, namespace: dict[str, Any]) -> int | None:

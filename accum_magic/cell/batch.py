@@ -58,10 +58,17 @@ def _data_names(target: ast.expr, source: ast.expr) -> frozenset[str]:
             return frozenset().union(*(_data_names(t, a) for t, a in pairs))
         case ast.Call(func=func) if last_name(func) in _NOT_DATA:
             return frozenset()
-        case ast.List() | ast.Tuple() | ast.Set() | ast.Constant() | ast.Dict():
+        case ast.List(elts=elts) | ast.Tuple(elts=elts) | ast.Set(elts=elts) if all(map(_is_setting, elts)):
+            return frozenset()
+        case ast.Constant() | ast.Dict():
             return frozenset()
         case _:
             return bound_names(target)
+
+
+def _is_setting(node: ast.expr) -> bool:
+    """`"train"`, `1e-3`: what a sweep or a phase loop goes over, not a batch."""
+    return all(isinstance(n, ast.Constant | ast.UnaryOp | ast.unaryop) for n in ast.walk(node))
 
 
 def seeds(inputs: frozenset[str], loops: Sequence[ast.For | ast.AsyncFor], callees: frozenset[str]) -> frozenset[str]:

@@ -10,7 +10,6 @@ from accum_magic.cell.regions import Region
 _MARKS = {Region.BEFORE: "once before", Region.MICRO: "per micro-batch", Region.AFTER: "once after"}
 _BOTH = "whole and per micro-batch"
 _BACKWARD = "per micro-batch"
-_WIDTH = max(map(len, (*_MARKS.values(), _BOTH)))
 
 
 def explain(plan: Plan) -> str:
@@ -20,7 +19,8 @@ def explain(plan: Plan) -> str:
     for step in plan.steps:
         _mark(step, marks)
     first = next((i for i, line in enumerate(lines) if line.strip()), 0)
-    body = [f"{i + 1:>3}  {marks[i]:<{_WIDTH}}  {lines[i]}".rstrip() for i in range(first, len(lines))]
+    width = max(map(len, marks), default=0)
+    body = [f"{i + 1:>3}  {marks[i]:<{width}}  {lines[i]}".rstrip() for i in range(first, len(lines))]
     facts = [text for step in plan.steps for text in _facts(step)]
     return "\n".join([*body, "", *facts, ""])
 
@@ -51,8 +51,8 @@ def _set(marks: list[str], node: ast.stmt, mark: str, *, first_only: bool = Fals
 
 
 def _facts(step: StepPlan) -> list[str]:
-    names = ", ".join(f"`{n}`" for n in step.batch.strict)
-    out = [f"batch: {names}" + _also(step)]
+    names = ", ".join(f"`{n}`" for n in step.batch.split)
+    out = [f"batch: {names}"]
     for hoist in step.hoists:
         text = ast.unparse(hoist.expression)
         out.append(f"line {hoist.statement.lineno}: `{text}` is evaluated once, on the whole batch")
@@ -64,10 +64,3 @@ def _facts(step: StepPlan) -> list[str]:
         out.append(f"not known: {unknown}; taken for calls that reach a module")
     out.append("verdict: exact, unless the first step shows otherwise (BatchNorm, losses that are no mean or sum)")
     return out
-
-
-def _also(step: StepPlan) -> str:
-    if not step.batch.loose:
-        return ""
-    loose = ", ".join(f"`{n}`" for n in step.batch.loose)
-    return f"; split with it where they have as many rows: {loose}"

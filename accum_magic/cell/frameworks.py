@@ -13,7 +13,7 @@ _ADVICE = {
         "Lightning accumulates by itself: Trainer(accumulate_grad_batches=4), with a loader of smaller batches."
     ),
     "transformers": (
-        "the Hugging Face Trainer accumulates by itself: TrainingArguments(gradient_accumulation_steps=4, "
+        "The Hugging Face Trainer accumulates by itself: TrainingArguments(gradient_accumulation_steps=4, "
         "per_device_train_batch_size=<batch size / 4>)."
     ),
     "fastai": (

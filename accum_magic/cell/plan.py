@@ -12,8 +12,8 @@ from accum_magic.cell.batch import BatchNames
 from accum_magic.cell.effects import expression_effects, overlap, overlaps, root, sequence_effects
 from accum_magic.cell.hoist import Hoist, hoists_of, replaced
 from accum_magic.cell.liveness import live_after
-from accum_magic.cell.namespace import Lookup, nothing_known
-from accum_magic.cell.parse import Backward, ParsedCell, Place, enclosing_loops
+from accum_magic.cell.namespace import Lookup, NameFact, nothing_known
+from accum_magic.cell.parse import Backward, ParsedCell, Place, enclosing_loops, is_loop
 from accum_magic.cell.reach import Flow
 from accum_magic.cell.recognise import (
     BackwardCall,
@@ -105,9 +105,21 @@ def plan(parsed: ParsedCell, options: PlanOptions | None = None, lookup: Lookup 
     blocks: dict[int, list[Backward]] = {}
     for backward in parsed.backwards:
         blocks.setdefault(id(backward.places[backward.block_depth].body), []).append(backward)
-    given = _Given(parsed, options, lookup)
+    given = _Given(parsed, options, _of_this_cell(parsed, lookup))
     steps = [step for block in blocks.values() for step in _plan_block(given, block)]
     return Plan(parsed, options, tuple(steps))
+
+
+def _of_this_cell(parsed: ParsedCell, lookup: Lookup) -> Lookup:
+    """Look up names in the namespace, but not the data under names that the cell itself binds anew."""
+    bound = {n.id for n in ast.walk(parsed.tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+
+    def known(path: str) -> NameFact | None:
+        fact = lookup(path)
+        is_stale = root(path) in bound and fact is not None and fact.kind in {"tensor", "container", "value", "object"}
+        return None if is_stale else fact
+
+    return known
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,10 +273,11 @@ class _Planner:
                 (fixed if hoist.is_whole else loose).append(name)
                 continue
             kind = self._kind_of(name, placement)
-            if name in rebound and kind not in {"strict", "loose", "free"}:
-                if overlaps(name, self.cut.inputs):
+            is_carried = overlaps(name, self.cut.inputs) and (kind != "free" or is_loop(self.places[-1].owner))
+            if name in rebound and kind not in {"strict", "loose"}:
+                if is_carried:
                     raise refuse_step.carried_state(name, micro)
-                kind = "fixed"
+                kind = "loose" if kind == "free" else "fixed"
             {"strict": strict, "loose": loose, "free": loose, "fixed": fixed}.get(kind, []).append(name)
         if not strict and loose and not self.options.batch:
             strict, loose = self._primary(loose, micro)

@@ -83,10 +83,10 @@ def _opaque(pair: Pair, kind: Flow, kids: Sequence[Kid]) -> Flow:
 
 def _rows(pair: Pair, kids: Sequence[Kid], context: Context) -> Flow:
     if any(len(out.growing) > 1 for out in pair.outputs):
-        raise _Unproven(TWO_DIMS.format(pair.op))
+        raise _Unproven(TWO_DIMS.format(table.words_for(pair.op)))
     # A mask may select as many values in both runs: such rows do not grow and are no rows any more.
     if any(kid.flow.kind == "batch" or (kid.flow.kind == "rows" and not kid.growing) for kid in kids):
-        raise _Unproven(GOES_BACK.format(pair.op))
+        raise _Unproven(GOES_BACK.format(table.words_for(pair.op)))
     layout = layout_of(pair, kids, context)
     if layout.fault:
         raise _Unproven(layout.fault)
@@ -115,7 +115,7 @@ def _free(pair: Pair, kids: Sequence[Kid], context: Context) -> Flow:
 def _batch(pair: Pair, kids: Sequence[Kid], context: Context) -> Flow:
     rows = [kid for kid in kids if kid.flow.kind == "rows"]
     if rows and any(kid.flow.kind == "batch" for kid in kids):
-        raise _Unproven(GOES_BACK.format(pair.op))
+        raise _Unproven(GOES_BACK.format(table.words_for(pair.op)))
     if rows and is_selection(pair):
         return Flow("rows", rows[0].flow.terms, is_ragged=True)
     if rows:
@@ -182,7 +182,7 @@ def _require_linear(pair: Pair, kids: Sequence[Kid]) -> None:
 
 def _require_unscaled(pair: Pair, kids: Sequence[Kid]) -> None:
     if not all(kid.flow.is_unscaled for kid in kids):
-        msg = f"a number that depends on the batch reaches {pair.op}"
+        msg = f"a number that depends on the batch reaches {table.words_for(pair.op)}"
         raise _Unproven(msg)
 
 

@@ -101,13 +101,16 @@ _WORDS = {
     "Amin": "the minimum",
     "Clamp": "a clamp", "ClampMin": "a clamp", "ClampMax": "a clamp", "Relu": "a ReLU", "LinalgVectorNorm": "the norm",
     "Norm": "the norm", "Std": "the standard deviation", "Var": "the variance", "Logsumexp": "the logsumexp",
+    "Mm": "a matrix product", "Bmm": "a matrix product", "Addmm": "a matrix product", "Mul": "a product",
+    "Div": "a quotient", "Add": "a sum", "Sub": "a difference", "Rsub": "a difference", "Expand": "broadcasting",
+    "Sort": "sorting", "Cumsum": "a running sum", "Softmax": "a softmax", "LogSoftmax": "a softmax",
     "Median": "the median", "Prod": "the product", "Log1P": "the logarithm", "Square": "a square",
 }  # fmt: skip
 
 
 def words_for(op: str) -> str:
     """An operation in the user's words."""
-    return _WORDS.get(op, op)
+    return _WORDS.get(op, f"`{op}`")
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,8 +42,10 @@ class Snapshot:
 class RunSummary:
     """What became of a run.
 
-    `losses` holds the last 10,000 full-batch losses as numbers; `peak_bytes` is resident memory on a
-    CPU, allocated memory on an accelerator; `micro_batches` counts all that ran.
+    `losses` holds the last 10,000 full-batch losses as numbers; `peak_bytes` is the process's resident
+    memory on a CPU, allocated memory on an accelerator; `activation_bytes` estimates what autograd keeps
+    for one micro-batch and `plain_activation_bytes` what it would keep for the whole batch, by a line
+    through the two runs of the probe (None where nothing was split); `micro_batches` counts all that ran.
     """
 
     verdict: Verdict
@@ -55,36 +58,64 @@ class RunSummary:
     peak_bytes: int
     elapsed_s: float
     samples_per_s: float
+    activation_bytes: float | None
+    plain_activation_bytes: float | None
     losses: tuple[float, ...]
     events: tuple[Event, ...]
 
     def __str__(self) -> str:
         """Return one line with the counts and the verdict, and one line per reason and note."""
-        per_step = self.micro_batches / self.steps if self.steps else 0
+        if not self.steps:
+            return "accum_magic: no training step has run"
+        per_step = self.micro_batches / self.steps
         line = (
             f"accum_magic: {self.verdict} · {_count(self.optimizer_steps, 'optimizer step')} · "
             f"{_count(self.micro_batches, 'micro-batch', 'micro-batches')} ({per_step:.3g} per step) · "
             f"{_count(self.samples, 'sample')} in {self.elapsed_s:.1f} s ({self.samples_per_s:.0f}/s) · "
-            f"peak {self.peak_bytes / 2**20:.0f} MiB"
+            f"{self._memory()}"
         )
         why = [f"  approximate: {reason}" for reason in self.reasons]
         return "\n".join([line, *why, *(f"  note: {note}" for note in self.notes)])
+
+    def _memory(self) -> str:
+        process = f"process peak {self.peak_bytes / 2**20:,.0f} MiB"
+        if self.activation_bytes is None or self.plain_activation_bytes is None:
+            return process
+        ours, plain = _mebibytes(self.activation_bytes), _mebibytes(self.plain_activation_bytes)
+        return f"activations about {ours} (plain cell: {plain}), {process}"
+
+
+def _mebibytes(count: float) -> str:
+    return f"{count / 2**20:,.1f} MiB"
 
 
 def _count(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
+class ApproximateWarning(UserWarning):
+    """A result is only approximate, in a run that no view shows."""
+
+
 class Run:
     """The steps of one cell. The training thread writes plain attributes; views read `snapshot()`."""
 
-    def __init__(self, total_steps: int | None = None, subscribers: tuple[Callable[[Event], None], ...] = ()) -> None:
+    def __init__(
+        self,
+        total_steps: int | None = None,
+        subscribers: tuple[Callable[[Event], None], ...] = (),
+        *,
+        is_shown: bool = True,
+    ) -> None:
         self.total_steps = total_steps
+        self.is_shown = is_shown  # someone shows the summary; if not, a doubtful verdict is warned of
         self.subscribers = subscribers
         self.started_s = time.perf_counter()
         self.ended_s: float | None = None
         self.steps = self.samples = self.micro_batches_done = self.optimizer_steps = 0
         self.micro_batch = self.micro_batches = 0
+        self.activation_bytes: float | None = None
+        self.plain_activation_bytes: float | None = None
         self.loss: torch.Tensor | None = None
         self.losses: deque[torch.Tensor] = deque(maxlen=LOSSES_KEPT)
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
@@ -113,7 +144,17 @@ class Run:
         """Take over what the probe of a step has found."""
         self.reasons |= dict.fromkeys(site.reasons)
         self.notes |= dict.fromkeys(site.notes)
+        if site.reasons and not self.is_shown:
+            for reason in site.reasons:
+                message = f"line {site.line}: the accumulated result is approximate: {reason}"
+                warnings.warn(message, ApproximateWarning, stacklevel=2)
         self.emit(StepMeasured(site.line, tuple(site.reasons), tuple(site.notes)))
+
+    def estimate(self, saved_bytes: tuple[float, float], largest: int, samples: int) -> None:
+        """Take over what the probe measured of the activations: `a + b * samples` bytes."""
+        constant, each = saved_bytes
+        self.activation_bytes = max(self.activation_bytes or 0.0, constant + each * largest)
+        self.plain_activation_bytes = max(self.plain_activation_bytes or 0.0, constant + each * samples)
 
     def use_device(self, device: torch.device) -> None:
         """Measure the memory of the device that the batch is on."""
@@ -161,7 +202,8 @@ class Run:
         return RunSummary(
             "approximate" if self.reasons else "exact", tuple(self.reasons), tuple(self.notes),
             self.optimizer_steps, self.micro_batches_done, self.steps, self.samples, peak, elapsed,
-            self.samples / elapsed if elapsed else 0.0, tuple(float(v) for v in self.losses), tuple(self.events),
+            self.samples / elapsed if elapsed else 0.0, self.activation_bytes, self.plain_activation_bytes,
+            tuple(float(v) for v in self.losses), tuple(self.events),
         )  # fmt: skip
 
 
@@ -173,11 +215,13 @@ class _Runs:
     hook: object = None
 
 
-def begin(total_steps: int | None = None, subscribers: tuple[Callable[[Event], None], ...] = ()) -> Run:
+def begin(
+    total_steps: int | None = None, subscribers: tuple[Callable[[Event], None], ...] = (), *, is_shown: bool = True
+) -> Run:
     """Begin a run; steps count for it until it is closed."""
     if _Runs.hook is None:
         _Runs.hook = register_optimizer_step_post_hook(_count_optimizer_step)
-    _Runs.current = _Runs.last = Run(total_steps, subscribers)
+    _Runs.current = _Runs.last = Run(total_steps, subscribers, is_shown=is_shown)
     return _Runs.current
 
 
@@ -190,7 +234,7 @@ def end(run: Run) -> None:
 
 def current_run() -> Run:
     """Return the run that steps count for; code that runs outside of a cell gets one of its own."""
-    return _Runs.current or begin()
+    return _Runs.current or begin(is_shown=False)
 
 
 def last_run() -> RunSummary | None:

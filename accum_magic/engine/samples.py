@@ -105,7 +105,7 @@ def _mixing(pair: Pair, output: Output, dim: int, rows: Sequence[Kid]) -> str:
 def _along(pair: Pair, dim: int) -> str:
     dims = pair.dims("dim", "dims", "dimension")
     # `roll` without dimensions rolls the flattened tensor.
-    return f"{pair.op} runs along the batch dimension" if dim in dims or not dims else ""
+    return f"{table.words_for(pair.op)} runs along the batch dimension" if dim in dims or not dims else ""
 
 
 def _trailing(pair: Pair) -> int:
@@ -126,7 +126,7 @@ def _contraction(pair: Pair, rows: Sequence[Kid]) -> str:
         is_last = kid.index == left or pair.op == "Linear" or rank == 1
         summed = {left: rank - 1, right: rank - 1 if is_last else rank - 2}.get(kid.index)
         if summed in kid.growing:
-            return f"{pair.op} sums over the batch and hands the sum back to single samples"
+            return f"{table.words_for(pair.op)} sums over the batch and hands the sum back to single samples"
     return ""
 
 
@@ -135,7 +135,11 @@ def _recurrent(pair: Pair) -> str:
     if len(output.small) < 3:  # noqa: PLR2004  packed: (values of all samples, features)
         return ""
     is_batch_first = pair.op != "MkldnnRnnLayer" and bool(pair.saved("batch_first")[0])
-    return "" if output.growing == (0 if is_batch_first else 1,) else f"{pair.op} runs along the batch dimension"
+    return (
+        ""
+        if output.growing == (0 if is_batch_first else 1,)
+        else f"{table.words_for(pair.op)} runs along the batch dimension"
+    )
 
 
 def _view(output: Output, dim: int, rows: Sequence[Kid], context: Context) -> Layout:

@@ -61,15 +61,13 @@ def step(  # noqa: PLR0913 - each is what the rewritten cell has to say
         return tuple(micro_step(*batch.values())[1])
     run = current_run()
     site = _site_of(run, micro_step, loose, fixed, dims or {})
-    samples = site.samples(batch)
-    sizes = micro_batch_sizes(samples, n, size)
+    if not run.steps:
+        run.use_device(next((v.device for v in batch.values() if isinstance(v, torch.Tensor)), torch.device("cpu")))
+    sizes = micro_batch_sizes(site.samples(batch), n, size)
     if n is not None and len(sizes) < n:
         run.note(f"the batch has fewer samples than N = {n}: one micro-batch per sample")
-    if len(sizes) > 1 and site.facts is None:
-        site.measure(micro_step, batch, sizes, read)
-    if min(sizes) < site.min_samples:
-        sizes = micro_batch_sizes(samples, max(1, samples // site.min_samples), None)
-        run.note(f"micro-batches have {site.min_samples} samples at least: BatchNorm or squeeze() needs them")
+    if len(sizes) > 1:
+        sizes = _measured_sizes(run, site, micro_step, batch, sizes, read)
     batch, carried = _carry(batch, fixed, loose)
     gradients = SetAside()
     loop = MicroBatches(run, site, micro_step, batch, sizes, gradients, Backward(backward, backward_options))
@@ -85,8 +83,29 @@ def step(  # noqa: PLR0913 - each is what the rewritten cell has to say
     for value, leaf in carried:
         if leaf.grad is not None:
             value.backward(leaf.grad)  # type: ignore[no-untyped-call]
-    run.step_done(samples, len(sizes), loop.loss)
+    run.step_done(sum(sizes), len(sizes), loop.loss)
     return values
+
+
+def _measured_sizes(  # noqa: PLR0913, PLR0917 - what a measurement needs
+    run: Run,
+    site: Site,
+    micro_step: Callable[..., Outcome],
+    batch: Mapping[str, Any],
+    sizes: tuple[int, ...],
+    read: tuple[str, ...],
+) -> tuple[int, ...]:
+    """Measure the step before its first update; return the sizes of its micro-batches, none too small for it."""
+    __tracebackhide__ = True
+    if site.facts is None:
+        site.measure(micro_step, batch, sizes, read)
+    samples = sum(sizes)
+    if min(sizes) < site.min_samples:
+        sizes = micro_batch_sizes(samples, max(1, samples // site.min_samples), None)
+        run.note(f"micro-batches have {site.min_samples} samples at least: BatchNorm or squeeze() needs them")
+    if site.facts is not None:
+        run.estimate(site.facts.saved_bytes, max(sizes), samples)
+    return sizes
 
 
 def undo_step() -> None:
