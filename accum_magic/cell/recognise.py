@@ -122,6 +122,12 @@ def is_update(node: ast.stmt) -> bool:
     return any(isinstance(n, ast.Attribute) and n.attr == "grad" for n in ast.walk(node)) and not is_clearing(node)
 
 
+def steps_optimizer(node: ast.AST) -> bool:
+    """Tell whether a statement calls an optimizer's `step` (a scheduler's changes no parameter)."""
+    steps = [c for c in calls(node) if isinstance(c.func, ast.Attribute) and c.func.attr in _UPDATE_METHODS]
+    return any("sched" not in ast.unparse(c.func).lower() for c in steps)
+
+
 def calls(node: ast.AST) -> Iterator[ast.Call]:
     """Yield every call in a node."""
     return (n for n in ast.walk(node) if isinstance(n, ast.Call))

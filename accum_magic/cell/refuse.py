@@ -19,6 +19,7 @@ from accum_magic.cell.recognise import (
     is_only_detached,
     is_update,
     last_name,
+    steps_optimizer,
 )
 from accum_magic.cell.regions import Slice, backward_slice
 from accum_magic.errors import Refusal
@@ -124,8 +125,7 @@ def _is_step_every_k(statement: ast.stmt) -> bool:
         return False
     if any(backward_call(s) for s in ast.walk(statement) if isinstance(s, ast.stmt)):
         return False
-    steps = [c for s in statement.body for c in calls(s) if last_name(c.func) == "step"]
-    return any("sched" not in ast.unparse(c.func).lower() for c in steps)
+    return any(steps_optimizer(s) for s in statement.body)
 
 
 def _updates_behind_loop(parsed: ParsedCell) -> None:

@@ -11,7 +11,17 @@ from accum_magic.cell.hoist import Hoist, replaced
 from accum_magic.cell.namespace import Lookup, NameFact
 from accum_magic.cell.parse import Place, is_loop
 from accum_magic.cell.reach import Flow
-from accum_magic.cell.recognise import BackwardCall, calls, head_of, is_clearing, is_reentrant, last_name, returns_jump
+from accum_magic.cell.recognise import (
+    BackwardCall,
+    backward_call,
+    calls,
+    head_of,
+    is_clearing,
+    is_reentrant,
+    last_name,
+    returns_jump,
+    steps_optimizer,
+)
 from accum_magic.cell.regions import MICRO, Placement, Region, Slice
 from accum_magic.cell.units import Fork, Unit
 from accum_magic.errors import Refusal
@@ -148,6 +158,7 @@ def _has_graph(fact: NameFact | None) -> bool:
 def regions(cut: Slice, placement: Placement, common: Sequence[Fork], flow: Flow, hoists: Sequence[Hoist]) -> None:
     """Refuse what cannot be moved out of the way of the micro-batches."""
     micro = [u for u in cut.units if Region.MICRO in placement.regions.get(u, frozenset())]
+    first_backward = next(i for i, u in enumerate(cut.units) if backward_call(u.node) is not None)
     for position, unit in enumerate(cut.units):
         runs = placement.regions.get(unit, frozenset())
         if Region.MICRO in runs:
@@ -157,7 +168,7 @@ def regions(cut: Slice, placement: Placement, common: Sequence[Fork], flow: Flow
         if unit.is_head:
             _head_of_split(unit, cut, placement, common)
         elif placement.first < position <= cut.last and runs != MICRO:
-            _between_forward_and_backward(unit, flow, placement, micro)
+            _between_forward_and_backward(unit, flow, placement, micro, is_before=position < first_backward)
 
 
 def _inside_slice(unit: Unit) -> None:
@@ -270,9 +281,17 @@ def _head_of_split(unit: Unit, cut: Slice, placement: Placement, common: Sequenc
             raise Refusal(message)
 
 
-def _between_forward_and_backward(unit: Unit, flow: Flow, placement: Placement, forward_units: Sequence[Unit]) -> None:
+def _between_forward_and_backward(
+    unit: Unit, flow: Flow, placement: Placement, forward_units: Sequence[Unit], *, is_before: bool
+) -> None:
     if is_clearing(unit.node) or not placement.regions.get(unit):
         return
+    if is_before and steps_optimizer(unit.node):
+        message = (
+            f"line {unit.line}: `{head_of(unit.node)}` updates parameters between the forward pass (line "
+            f"{forward_units[0].line}) and its backward. Move it behind `backward()`."
+        )
+        raise Refusal(message)
     stores_data = any(isinstance(n, ast.Attribute) and n.attr == "data" for n in ast.walk(unit.node))
     for module in sorted(flow.modules):
         changed = next((c for c in sorted(unit.effects.changes) if _is_part(c, module, stores_data=stores_data)), None)

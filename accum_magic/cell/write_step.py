@@ -102,7 +102,7 @@ class StepWriter:
                 return []
             unit = self.units.get(node)
             if unit is not None and self._jumps_before_backward(unit):
-                return [self._with_undo(node)]
+                return self._with_undo(node)
             return [node]
 
         return project(body, self.step.cut.is_split, emit, self.tests)
@@ -140,10 +140,11 @@ class StepWriter:
         target = ast.Name(id=name, ctx=ast.Store())
         return placed_at(ast.Assign(targets=[target], value=copy.deepcopy(value)), where)
 
-    def _with_undo(self, node: ast.stmt) -> ast.stmt:
+    def _with_undo(self, node: ast.stmt) -> list[ast.stmt]:
         """Before a jump that skips the backward, the gradients are as they were."""
         undo = placed_at(ast.Expr(value=self._engine_call("undo_step", [], [])), node)
-        return _UndoBeforeJump(undo).visit(copy.deepcopy(node))  # type: ignore[no-any-return]
+        undone = _UndoBeforeJump(undo).visit(copy.deepcopy(node))
+        return undone if isinstance(undone, list) else [undone]
 
     def _micro_step(self, body: Sequence[ast.stmt]) -> list[ast.stmt]:
 
