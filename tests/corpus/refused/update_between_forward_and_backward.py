@@ -1,4 +1,5 @@
 # the optimizer steps after the forward pass, before its backward.  idiom: change-of-model-in-step
+# plain: no (PyTorch itself complains of parameters changed in place)
 # %% setup
 import random
 import torch
