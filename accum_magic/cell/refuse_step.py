@@ -286,6 +286,13 @@ def _between_forward_and_backward(
 ) -> None:
     if is_clearing(unit.node) or not placement.regions.get(unit):
         return
+    cleared = next((s for s in ast.walk(unit.node) if isinstance(s, ast.stmt) and is_clearing(s)), None)
+    if cleared is not None and placement.runs_in(unit, Region.AFTER) and is_before:
+        message = (
+            f"line {cleared.lineno}: `{head_of(cleared)}` stands inside `{head_of(unit.node)}` of line {unit.line}, "
+            "which has to run after the backward. Put it on a line of its own, before the forward pass."
+        )
+        raise Refusal(message)
     if is_before and steps_optimizer(unit.node):
         message = (
             f"line {unit.line}: `{head_of(unit.node)}` updates parameters between the forward pass (line "

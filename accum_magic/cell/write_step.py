@@ -50,6 +50,8 @@ class StepWriter:
         self.step, self.plan, self.into, self.module, self.names = step, plan, into, module, names
         self.generated: list[str] = []
         self.tests: dict[ast.stmt, ast.expr] = {}
+        # a loss whose name may be bound anew before the micro step ends is kept under a name of its own
+        self.losses = {c.statement: self._fresh("loss_to_backward") for c in step.backwards[:-1]}
         self.undoable = any(self._jumps_before_backward(u) for u in step.cut.units[: step.cut.last])
         self.anchor = step.backwards[-1].statement
         self.micro_name = self._fresh("micro_step")
@@ -149,6 +151,9 @@ class StepWriter:
     def _micro_step(self, body: Sequence[ast.stmt]) -> list[ast.stmt]:
 
         def emit(node: ast.stmt) -> list[ast.stmt]:
+            if node in self.losses:
+                call = next(c for c in self.step.backwards if c.statement is node)
+                return [self._assign(self.losses[node], self._replaced(call.loss), node)]
             return [self._replaced(node)] if self._runs(node, Region.MICRO) else []
 
         inner = project(body, self.step.cut.is_split, emit, self.tests)
@@ -197,7 +202,12 @@ class StepWriter:
         return all(f in self.step.common or isinstance(f.node, ast.With) for f in unit.forks)
 
     def _returned(self) -> ast.expr:
-        roots = [self._replaced(call.loss) for call in self.step.backwards]
+        roots = [
+            ast.Name(id=self.losses[c.statement], ctx=ast.Load())
+            if c.statement in self.losses
+            else self._replaced(c.loss)
+            for c in self.step.backwards
+        ]
         values = [ast.Name(id=self._local(n), ctx=ast.Load()) for n in (*self.step.read, *self.step.unread)]
         return _tuple([_tuple(roots), _tuple(values)])
 

@@ -125,7 +125,7 @@ class MicroBatches:
     def _check_facts(self, roots: Sequence[torch.Tensor], pieces: Sequence[Any]) -> list[torch.Tensor]:
         """Return the leaves of the graph, after a look whether it is still the one that was probed."""
         for root in roots:
-            if root.numel() != 1 or not root.requires_grad:
+            if root.numel() != 1 or not root.requires_grad:  # or gradients are switched off
                 root.backward()  # type: ignore[no-untyped-call]  # the user's own error: PyTorch says what is wrong
         parameters, signature = look_at(roots)
         if signature != self.site.signature:

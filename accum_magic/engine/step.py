@@ -57,14 +57,15 @@ def step(  # noqa: PLR0913 - each is what the rewritten cell has to say
 
     """
     __tracebackhide__ = True
-    if not when or not torch.is_grad_enabled():
+    if not when:
         return tuple(micro_step(*batch.values())[1])
     run = current_run()
     site = _site_of(run, micro_step, loose, fixed, dims or {})
     if not run.steps:
         run.use_device(next((v.device for v in batch.values() if isinstance(v, torch.Tensor)), torch.device("cpu")))
-    sizes = micro_batch_sizes(site.samples(batch), n, size)
-    if n is not None and len(sizes) < n:
+    whole = not torch.is_grad_enabled()  # then `backward` raises, as it does in the plain cell
+    sizes = micro_batch_sizes(site.samples(batch), 1 if whole else n, size)
+    if n is not None and len(sizes) < n and not whole:
         run.note(f"the batch has fewer samples than N = {n}: one micro-batch per sample")
     if len(sizes) > 1:
         sizes = _measured_sizes(run, site, micro_step, batch, sizes, read)
