@@ -14,7 +14,6 @@ from accum_magic.api import rewrite_with
 from accum_magic.cell.explain import explain
 from accum_magic.cell.length import step_counts
 from accum_magic.cell.parse import enclosing_function, refuse_cell_magic
-from accum_magic.engine.run import Run, begin, end
 from accum_magic.errors import AccumulateError, OptionError
 from accum_magic.options import options_from
 from accum_magic.view.text import TextView, line_for
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from accum_magic.cell.rewrite import Rewrite
+    from accum_magic.engine.run import Run
 
 _NAME = "accumulate"
 
@@ -101,6 +101,8 @@ class _Session:
         self._known = frozenset(shell.user_ns)
 
     def __enter__(self) -> _Session:  # noqa: PYI034 - not to be subclassed
+        from accum_magic.engine.run import begin  # the engine is read when a cell first runs
+
         self._run: Run = begin(_total_steps(self._rewritten, self._shell.user_ns))
         if self._panel == "text":
             self._view = TextView(line_for(self._shell), self._run.snapshot)
@@ -108,7 +110,7 @@ class _Session:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        end(self._run)
+        self._run.end()
         for name in set(self._rewritten.generated) - self._known:
             self._shell.user_ns.pop(name, None)
         if self._view is not None:

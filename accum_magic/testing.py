@@ -8,7 +8,7 @@ from types import CodeType
 from typing import Any
 
 from accum_magic.api import rewrite_with
-from accum_magic.engine.run import begin, end
+from accum_magic.engine.run import begin
 from accum_magic.options import Options, options_from
 
 
@@ -34,7 +34,7 @@ def run_accumulated(cell: str, namespace: dict[str, Any], n: int | None = None, 
     try:
         return run_tree(rewritten.tree, namespace, _with_source("<accumulated cell>", cell))
     finally:
-        end(run)
+        run.end()
         for name in leftovers:
             namespace.pop(name, None)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 _MUTATING_METHODS = frozenset(
     {
@@ -81,6 +82,7 @@ def base_path(node: ast.expr) -> str | None:
                 return None
 
 
+@lru_cache(maxsize=4096)
 def expression_effects(node: ast.AST | None) -> Effects:
     """Return the effects of one expression."""
     if node is None:
@@ -95,6 +97,7 @@ def sequence_effects(body: Sequence[ast.stmt]) -> Effects:
     return _in_order([statement_effects(s) for s in body])
 
 
+@lru_cache(maxsize=4096)
 def statement_effects(node: ast.stmt) -> Effects:
     """Return the effects of one statement, compound statements included."""
     match node:

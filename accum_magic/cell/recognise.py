@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from accum_magic.cell.effects import path_of, root
 
@@ -128,9 +129,10 @@ def steps_optimizer(node: ast.AST) -> bool:
     return any("sched" not in ast.unparse(c.func).lower() for c in steps)
 
 
-def calls(node: ast.AST) -> Iterator[ast.Call]:
-    """Yield every call in a node."""
-    return (n for n in ast.walk(node) if isinstance(n, ast.Call))
+@lru_cache(maxsize=4096)
+def calls(node: ast.AST) -> tuple[ast.Call, ...]:
+    """Return every call in a node."""
+    return tuple(n for n in ast.walk(node) if isinstance(n, ast.Call))
 
 
 def last_name(node: ast.expr) -> str:

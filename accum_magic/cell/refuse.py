@@ -223,5 +223,5 @@ def graph_from_earlier_step(cut: Slice, steps: Sequence[object], call: BackwardC
             raise Refusal(message)
 
 
-def _all_calls(parsed: ParsedCell) -> Iterator[ast.Call]:
+def _all_calls(parsed: ParsedCell) -> tuple[ast.Call, ...]:
     return calls(parsed.tree)

@@ -171,8 +171,10 @@ class Run:
             self.losses.append(loss)
         self.emit(StepDone(self.steps, samples, micro_batches))
 
-    def close(self) -> None:
-        """End the run: clocks stop."""
+    def end(self) -> None:
+        """End the run: clocks stop, and steps no longer count for it."""
+        if _Runs.current is self:
+            _Runs.current = None
         if self.ended_s is None:
             self.ended_s = time.perf_counter()
             self.peak_bytes = self.meter.peak_bytes()
@@ -218,18 +220,11 @@ class _Runs:
 def begin(
     total_steps: int | None = None, subscribers: tuple[Callable[[Event], None], ...] = (), *, is_shown: bool = True
 ) -> Run:
-    """Begin a run; steps count for it until it is closed."""
+    """Begin a run; steps count for it until it is ended."""
     if _Runs.hook is None:
         _Runs.hook = register_optimizer_step_post_hook(_count_optimizer_step)
     _Runs.current = _Runs.last = Run(total_steps, subscribers, is_shown=is_shown)
     return _Runs.current
-
-
-def end(run: Run) -> None:
-    """Close a run."""
-    run.close()
-    if _Runs.current is run:
-        _Runs.current = None
 
 
 def current_run() -> Run:

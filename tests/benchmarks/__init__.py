@@ -20,8 +20,8 @@ only of use to see how noisy the machine was. How to read them:
 * Peaks are `VmHWM` of fresh processes that run two steps, medians of several. Each has torch and IPython imported and
   the model built; "ours" imports accum_magic as well. `/ hand` is the raw ratio, `above` what lies above the same
   process without a step, `above / hand` the ratio of these, the import of accum_magic counted, and `without imports`
-  the same above a process that has imported it. In these columns the allocator gives every tensor's memory back when it
-  is freed; `as it comes` is the peak without that, median and range, in which only the allocator's chance can be seen.
+  the same above a process that has imported it. The allocator is told to give every tensor's memory back when it is
+  freed: left alone, it varies the peak of the same program by a tenth, hand-written or not.
 * Goals are those of the specification's section on figures. `met` and `missed` are told apart by more than the noise;
   `tie` means that the figure lies within the noise of its goal. Nothing fails: a figure is no test.
 """

@@ -11,7 +11,7 @@ from accelerate.utils import GradientAccumulationPlugin
 from lightning_fabric import Fabric
 
 import accum_magic
-from accum_magic.engine.run import begin, end
+from accum_magic.engine.run import begin
 from accum_magic.view.text import TextView
 from benchmarks import cells
 
@@ -170,5 +170,5 @@ def _gradients_of(contender):
     try:
         contender.run()
     finally:
-        end(run)
+        run.end()
     return seen

@@ -25,6 +25,6 @@ def test_load_ext(benchmark, report):
     times = []
     benchmark.group = "fresh processes"
     in_fresh_process("load_ext")  # compiles the modules
-    benchmark.pedantic(lambda: times.append(in_fresh_process("load_ext")), rounds=7)
+    benchmark.pedantic(lambda: times.append(in_fresh_process("load_ext")), rounds=5)
     what = "%load_ext accum_magic after torch and IPython"
     report.goals.append(Goal(what, 50, median(times), noise_of(times), " ms", 1))

@@ -7,7 +7,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
-from accum_magic.engine.run import begin, end
+from accum_magic.engine.run import begin
 from benchmarks import cells
 from benchmarks.contenders import (
     ACCELERATE,
@@ -27,8 +27,8 @@ from benchmarks.report import Goal
 from benchmarks.rounds import Rounds
 
 RUN_STEPS = 50
-TINY = Task("tiny model", batch=64, steps=5, slices=25, rounds=25)
-TRANSFORMER = Task("transformer", batch=32, steps=1, slices=1, rounds=30)
+TINY = Task("tiny model", batch=64, steps=5, slices=20, rounds=25)
+TRANSFORMER = Task("transformer", batch=32, steps=1, slices=1, rounds=28)
 SHAPES = {
     TINY: "tiny model (MLP 8-16-3, batch 64, N = 8)",
     TRANSFORMER: "transformer (4 layers, d = 256, 32 tokens, batch 32, N = 8)",
@@ -57,7 +57,7 @@ def once(task, shell, repeats=9):
         code = compile(rewritten(namespace), "<ours>", "exec")
         run = begin()
         cold_s, warm_s = (seconds(exec, code, namespace) for _ in range(2))
-        end(run)
+        run.end()
         whole_s = seconds(run_cell, shell, cell)
         rewriting.append(rewriting_s)
         probing.append(cold_s - warm_s)
@@ -93,7 +93,7 @@ def test_time_per_micro_batch(task, benchmark, report, shell):
     benchmark.pedantic(rounds.play, args=(turns, task.slices), rounds=task.rounds)
     live.view.close("")
     assert live.line.out.getvalue()
-    end(run)
+    run.end()
     tell(task, rounds, one_off, benchmark, report)
 
 

@@ -33,7 +33,7 @@ class Shell:
         config = Config()
         config.HistoryManager.hist_file = ":memory:"
         config.InteractiveShell.colors = "nocolor"
-        self.shell = InteractiveShell(config=config)
+        self.shell = InteractiveShell.instance(config=config)  # IPython formats tracebacks for `get_ipython()` only
         self.shell.run_line_magic("load_ext", "accum_magic")
 
     def run(self, raw, namespace):

@@ -1,5 +1,7 @@
 """`%load_ext`, `%unload_ext`, `%reload_ext`: the shell is what it was before."""
 
+import textwrap
+
 import pytest
 from shell.shell_tools import TRAIN
 
@@ -52,8 +54,7 @@ def test_reload_registers_everything_once(loaded):
 
 
 def test_a_function_rewritten_before_unload_still_trains(loaded):
-    body = "def train():\n    for x, y in loader:\n        optimizer.zero_grad()\n        loss = F.cross_entropy(model(x), y)\n"
-    loaded.run(f"%%accumulate 4\n{body}        loss.backward()\n        optimizer.step()").ok()
+    loaded.run("%%accumulate 4\ndef train():\n" + textwrap.indent(TRAIN, "    ")).ok()
     loaded.run("%unload_ext accum_magic").ok()
     loaded.run("before = parameters()\ntrain()").ok()
     assert not loaded.value("same(parameters(), before)")

@@ -8,7 +8,7 @@ from shell.shell_tools import TRAIN, plain_text
 
 SUMMARY = re.compile(
     r"accum_magic: exact · 2 optimizer steps · 8 micro-batches \(4 per step\) · 20 samples in \d+\.\d s \(\d+/s\) · "
-    r"peak \d+ MiB"
+    r"activations about 0\.0 MiB \(plain cell: 0\.0 MiB\), process peak [\d,]+ MiB"
 )
 
 
@@ -41,7 +41,8 @@ def test_a_cell_that_ends_in_a_statement_has_no_out(trained):
 
 
 def test_shell_lines_and_line_magics_run_inside_the_cell(trained):
-    body = f"!echo from the shell\nlines = !printf 'a\\nb'\n%time one = 1\n{TRAIN}    %time two = 2\nprint(lines, one, two)"
+    above = "!echo from the shell\nlines = !printf 'a\\nb'\n%time one = 1\n"
+    body = f"{above}{TRAIN}    %time two = 2\nprint(lines, one, two)"
     reply = trained.run(accumulated(body)).ok()
     assert "from the shell" in reply.stdout
     assert reply.stdout.count("Wall time") == 3
@@ -69,7 +70,7 @@ def test_await_around_the_loop(trained):
 
 
 def test_await_inside_the_loop_and_async_for(trained):
-    trained.run("async def batches():\n    for batch in loader:\n        await asyncio.sleep(0)\n        yield batch").ok()
+    trained.run("async def batches():\n    for one in loader:\n        await asyncio.sleep(0)\n        yield one").ok()
     body = TRAIN.replace("for x, y in loader", "async for x, y in batches()") + "    await asyncio.sleep(0)\n"
     trained.run(accumulated(body)).ok()
     assert trained.value("same(parameters(), expected)")
@@ -217,7 +218,8 @@ def test_percent_time_above_works_and_below_is_refused(trained):
     assert trained.value("same(parameters(), expected)")
     below = trained.run(f"%%accumulate 4\n%%time\n{TRAIN}")
     assert below.evalue == (
-        "line 2: `%%time` stands below `%%accumulate`. Put it above: the cell's first line `%%time`, then `%%accumulate`."
+        "line 2: `%%time` stands below `%%accumulate`. Put it above: the cell's first line `%%time`, then "
+        "`%%accumulate`."
     )
 
 
@@ -403,7 +405,8 @@ def test_the_view_is_one_output_above_the_cells_own_prints(trained):
     [history] = reply.history.values()
     assert history[0] == "accum_magic: starting"
     assert re.fullmatch(
-        r"step 2/2 · micro-batch 4/4 · loss \d\.\d+ · \d+ MiB \(peak \d+ MiB\) · \d+ samples/s · 0:0\d left", history[-2]
+        r"step 2/2 · micro-batch 4/4 · loss \d\.\d+ · \d+ MiB \(peak \d+ MiB\) · \d+ samples/s · 0:0\d left",
+        history[-2],
     )
     assert SUMMARY.fullmatch(history[-1])
     assert reply.stderr == ""
@@ -416,6 +419,24 @@ def test_the_closing_lines_of_an_approximate_run_give_the_reasons(trained):
     first, reason = trained.run(accumulated(body)).ok().displays[0].splitlines()
     assert first.startswith("accum_magic: approximate · 2 optimizer steps")
     assert reason == "  approximate: BatchNorm in training mode (0) normalises each micro-batch by itself"
+
+
+def test_a_cell_that_only_defines_says_what_will_run_in_micro_batches(kernel):
+    reply = kernel.run(accumulated("def train():\n" + textwrap.indent(TRAIN, "    "))).ok()
+    assert reply.displays == ["accum_magic: `train` will run in micro-batches when called"]
+
+
+def test_a_function_called_later_warns_of_an_approximate_result(trained):
+    trained.run("model.append(nn.BatchNorm1d(3))\noptimizer = torch.optim.SGD(model.parameters(), lr=0.1)").ok()
+    trained.run(accumulated("def train():\n" + textwrap.indent(TRAIN, "    "))).ok()
+    reply = trained.run("train()").ok()
+    assert (
+        "ApproximateWarning: line 5: the accumulated result is approximate: BatchNorm in training mode (3) normalises "
+        "each micro-batch by itself"
+    ) in reply.stderr
+    assert reply.stderr.count("ApproximateWarning: ") == 1
+    trained.run("from accum_magic import last_run as ask\nsummary = ask()").ok()
+    assert trained.value("summary.verdict") == "approximate"
 
 
 def test_panel_off_shows_nothing(trained):

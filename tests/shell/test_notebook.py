@@ -38,7 +38,9 @@ def test_an_error_in_the_forward_pass_fails_the_notebook(notebook):
     assert caught.value.evalue.startswith("mat1 and mat2 shapes cannot be multiplied")
 
 
-@pytest.mark.parametrize("source", ["%%accumulate 4\nx = 1", "%%accumulate ten\nloss.backward()", "%%accumulate 4\n1 +"])
+@pytest.mark.parametrize(
+    "source", ["%%accumulate 4\nx = 1", "%%accumulate ten\nloss.backward()", "%%accumulate 4\n1 +"]
+)
 def test_a_cell_that_is_refused_fails_the_notebook(notebook, source):
     with pytest.raises(CellExecutionError) as caught:
         notebook(source)
@@ -68,5 +70,3 @@ def test_a_whole_notebook_runs_from_its_file(tmp_path, environment):
     [view] = done.cells[2].outputs
     assert view.data["text/plain"].startswith("accum_magic: exact")
     assert not list(tmp_path.iterdir())
-
-
