@@ -19,6 +19,7 @@ from accum_magic.options import options_from
 from accum_magic.view.text import TextView, line_for
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import CodeType
 
     from IPython.core.interactiveshell import InteractiveShell
@@ -45,16 +46,17 @@ class AccumulateMagics(Magics):
     @cell_magic(_NAME)  # type: ignore[arg-type]
     def accumulate(self, line: str, cell: str) -> Any:
         """Run a training cell in N micro-batches per update: the same result, a 1/N of the activation memory."""
+        __tracebackhide__ = True  # IPython leaves our frames out: the user's own line comes first
         arguments, rewritten, filename = self._prepare(line, cell)
         if arguments.show or arguments.explain:
             print(explain(rewritten.plan) if arguments.explain else rewritten.source, end="")
             return None
-        __tracebackhide__ = True  # IPython leaves our frames out: the user's own line comes first
         with _Session(self.shell, rewritten, arguments.panel) as session:
             return session.execute(filename)
 
     async def accumulate_awaiting(self, line: str, cell: str) -> Any:
         """Do the same for a cell with top-level `await`, which a cell magic cannot run."""
+        __tracebackhide__ = True
         arguments, rewritten, filename = self._prepare(line, cell)
         if arguments.show or arguments.explain:
             print(explain(rewritten.plan) if arguments.explain else rewritten.source, end="")
@@ -67,10 +69,15 @@ class AccumulateMagics(Magics):
     def _prepare(self, line: str, cell: str) -> tuple[Any, Rewrite, str]:
         arguments = self._arguments(line)
         options = options_from(arguments.n, arguments.size, _unquoted(arguments.batch), _unquoted(arguments.dim))
-        above, raw = self._lines_above(line, cell)
-        refuse_cell_magic("\n" * above + cell)
+        __tracebackhide__ = True
+        magics = self._lines_above(line, cell)
+        blank = len(cell) - len(cell.lstrip("\n"))  # IPython's transformation drops blank lines at the top
+        above = len(magics) + blank
+        refuse_cell_magic("\n" * len(magics) + cell)
         text = "\n" * above + self.shell.transform_cell(cell)
-        filename = self.shell.compile.cache(raw, self.shell.execution_count, raw_code=raw)
+        # what tracebacks show has to be Python, so the magics above the body are comments there
+        shown = "".join(f"#{m}\n" for m in magics) + text[len(magics) :]
+        filename = self.shell.compile.cache(shown, self._cell_number(), raw_code=shown)
         # alone first: the cell's own syntax errors are reported at the user's line
         compile(text, filename, "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
         return arguments, rewrite_with(text, options, self.shell.user_ns), filename
@@ -82,14 +89,20 @@ class AccumulateMagics(Magics):
             message = f"{error}. `%%accumulate?` shows all options."
             raise OptionError(message) from None
 
-    def _lines_above(self, line: str, cell: str) -> tuple[int, str]:
-        """Return how many lines of the notebook's cell stand above the body, and the whole cell."""
+    def _inputs(self) -> list[str]:
         history = self.shell.history_manager
-        raw = history.input_hist_raw[-1] if history is not None and history.input_hist_raw else ""
-        body = cell.rstrip("\n")
-        if body and raw.rstrip("\n").endswith(body):
-            return raw.rstrip("\n")[: -len(body)].count("\n"), raw
-        return 1, f"%%{_NAME} {line}\n{cell}"
+        return [] if history is None else list(history.input_hist_raw)
+
+    def _cell_number(self) -> int:
+        """Return the n of `In[n]`; IPython has counted on already when a cell runs."""
+        return max(len(self._inputs()) - 1, 1)
+
+    def _lines_above(self, line: str, cell: str) -> list[str]:
+        """Return the lines of the notebook's cell that stand above the body."""
+        raw, body = (self._inputs() or [""])[-1].rstrip("\n"), cell.rstrip("\n")
+        if body and raw.endswith(body):
+            return raw[: -len(body)].split("\n")[:-1]
+        return [f"%%{_NAME} {line}"]
 
 
 class _Session:
@@ -98,28 +111,40 @@ class _Session:
     def __init__(self, shell: InteractiveShell, rewritten: Rewrite, panel: str) -> None:
         self._shell, self._rewritten, self._panel = shell, rewritten, panel
         self._view: TextView | None = None
-        self._known = frozenset(shell.user_ns)
+        # what the user has under the names that the rewrite needs comes back when the cell has run
+        self._kept = {n: shell.user_ns[n] for n in rewritten.generated if n in shell.user_ns}
 
     def __enter__(self) -> _Session:  # noqa: PYI034 - not to be subclassed
         from accum_magic.engine.run import begin  # the engine is read when a cell first runs
 
         self._run: Run = begin(_total_steps(self._rewritten, self._shell.user_ns))
         if self._panel == "text":
-            self._view = TextView(line_for(self._shell), self._run.snapshot)
-            self._view.start()
+            self._safely(self._show)
         return self
+
+    def _show(self) -> None:
+        self._view = TextView(line_for(self._shell), self._run.snapshot)
+        self._view.start()
+
+    def _safely(self, call: Callable[..., object], *arguments: object) -> None:
+        """Let a view fail without harm to the training; the summary tells."""
+        try:
+            call(*arguments)
+        except Exception as error:  # noqa: BLE001 - whatever a front end does wrong
+            self._run.note(f"the view failed: {error!r}")
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._run.end()
-        for name in set(self._rewritten.generated) - self._known:
+        for name in self._rewritten.generated:
             self._shell.user_ns.pop(name, None)
+        self._shell.user_ns.update(self._kept)
         if self._view is not None:
             closing = str(self._run.summary())
             if kind is not None:
                 closing = f"stopped by {kind.__name__} · {closing}"
             elif not self._run.steps:
                 closing = _rewritten_functions(self._rewritten) or closing
-            self._view.close(closing)
+            self._safely(self._view.close, closing)
 
     def execute(self, filename: str) -> Any:
         """Run the cell in the user's namespace; errors rise."""
@@ -130,6 +155,7 @@ class _Session:
 
     async def execute_awaiting(self, filename: str) -> Any:
         """Run a cell whose code may await."""
+        __tracebackhide__ = True
         value = None
         for code in self._compiled(filename):
             value = None if code is None else eval(code, self._shell.user_ns)  # noqa: S307 - the user's cell
@@ -166,8 +192,8 @@ def _total_steps(rewritten: Rewrite, namespace: dict[str, Any]) -> int | None:
         for length in lengths:
             try:
                 product *= int(eval(length, namespace))  # noqa: S307 - `len()` of the user's own loader
-            except (NameError, TypeError, AttributeError, ValueError):
-                return None  # a generator, or a name that an earlier line of the cell will bind
+            except Exception:  # noqa: BLE001 - a generator, a loader without a length: the line shows no total then
+                return None
         total += product
     return total
 
@@ -181,7 +207,8 @@ def _unquoted(text: str | None) -> str | None:
 
 def _awaiting_form(lines: list[str]) -> list[str]:
     """Hand IPython an awaiting statement for a `%%accumulate` cell with top-level `await` (input transformer)."""
-    if not (lines and lines[0].startswith(f"%%{_NAME}") and any("await" in s or "async" in s for s in lines[1:])):
+    is_ours = bool(lines) and lines[0].split()[:1] == [f"%%{_NAME}"]
+    if not (is_ours and any("await" in s or "async" in s for s in lines[1:])):
         return lines
     line, cell = lines[0][len(_NAME) + 2 :].strip(), "".join(lines[1:])
     if not _awaits(cell):
@@ -189,6 +216,10 @@ def _awaiting_form(lines: list[str]) -> list[str]:
     call = f"await get_ipython().find_cell_magic({_NAME!r}).__self__.accumulate_awaiting({line!r}, {cell!r})"
     ending = ";" if cell.rstrip().endswith(";") else ""
     return [f"{call}{ending}\n"]
+
+
+# IPython then leaves it out when it asks whether the lines typed so far are a complete cell
+_awaiting_form.has_side_effects = True  # type: ignore[attr-defined]
 
 
 def _awaits(cell: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import operator
 from dataclasses import dataclass
 
 from accum_magic.cell.plan import PlanOptions
@@ -43,8 +44,8 @@ def _count(what: str, value: str | int | None) -> int | None:
     if value is None:
         return None
     try:
-        number = int(value)
-    except ValueError:
+        number = int(value) if isinstance(value, str) else operator.index(value)
+    except (ValueError, TypeError):
         message = f"{what} must be a whole number, found `{value}`. {_HOW}"
         raise OptionError(message) from None
     if number < 1:

@@ -233,5 +233,7 @@ def _mentions(node: ast.expr, name: str) -> bool:
         match node:
             case ast.Subscript(value=value) | ast.Call(func=ast.Attribute(value=value)):
                 node = value
+            case ast.BinOp(left=value, right=ast.Constant()):
+                node = value
             case _:
                 return False

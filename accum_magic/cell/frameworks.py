@@ -40,9 +40,9 @@ def _framework(name: str, owner: str, tree: ast.Module, lookup: Lookup) -> str |
     if name in {"fit_one_cycle", "fine_tune", "fit_flat_cos"} or root(owner) in {"learn", "learner"}:
         return "fastai" if name.startswith("fi") else None
     is_trainer = "trainer" in owner.lower()
-    text = ast.unparse(tree).lower()
     if is_trainer and name == "train":
         return "transformers"
     if is_trainer and name == "fit":
+        text = ast.unparse(tree).lower()
         return "composer" if "composer" in text or "max_duration" in text else "lightning"
     return None

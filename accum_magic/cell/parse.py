@@ -162,6 +162,20 @@ def enclosing_loops(places: Sequence[Place]) -> list[ast.For | ast.AsyncFor]:
     return loops  # noqa: RET504 - names what is returned
 
 
+def local_names(places: Sequence[Place]) -> frozenset[str]:
+    """Return the names that are bound around a place: parameters and locals of functions, targets of loops."""
+    found: set[str] = set()
+    for place in places:
+        if isinstance(place.owner, _FUNCTIONS):
+            inner = list(ast.walk(place.owner))
+            outside = {n for node in inner if isinstance(node, ast.Global | ast.Nonlocal) for n in node.names}
+            found |= {n.arg for n in inner if isinstance(n, ast.arg)}
+            found |= {n.id for n in inner if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)} - outside
+        elif isinstance(place.owner, ast.For | ast.AsyncFor):
+            found |= {n.id for n in ast.walk(place.owner.target) if isinstance(n, ast.Name)}
+    return frozenset(found)
+
+
 def is_loop(node: ast.AST) -> bool:
     """Tell whether a node is a loop."""
     return isinstance(node, _LOOPS)

@@ -13,7 +13,7 @@ from accum_magic.cell.effects import expression_effects, overlap, overlaps, root
 from accum_magic.cell.hoist import Hoist, hoists_of, replaced
 from accum_magic.cell.liveness import live_after
 from accum_magic.cell.namespace import Lookup, NameFact, nothing_known
-from accum_magic.cell.parse import Backward, ParsedCell, Place, enclosing_loops, is_loop
+from accum_magic.cell.parse import Backward, ParsedCell, Place, enclosing_loops, is_loop, local_names
 from accum_magic.cell.reach import Flow
 from accum_magic.cell.recognise import (
     BackwardCall,
@@ -122,6 +122,11 @@ def _of_this_cell(parsed: ParsedCell, lookup: Lookup) -> Lookup:
     return known
 
 
+def _beyond(local: frozenset[str], lookup: Lookup) -> Lookup:
+    """Look up names in the namespace, but not those that stand for something of their own here."""
+    return lambda path: None if root(path) in local else lookup(path)
+
+
 @dataclass(frozen=True, slots=True)
 class _Given:
     """What every step of a cell is planned with."""
@@ -174,7 +179,8 @@ class _Planner:
         self, given: _Given, places: tuple[Place, ...], span: tuple[int, int], triple: Sequence[BackwardCall]
     ) -> None:
         self.places, self.span, self.triple = places, span, tuple(triple)
-        self.parsed, self.options, self.lookup = given.parsed, given.options, given.lookup
+        self.parsed, self.options = given.parsed, given.options
+        self.lookup = _beyond(local_names(places), given.lookup)
         self.body = places[-1].body[span[0] : span[1]]
         self.cut = backward_slice(self.body, self.triple)
         self.flow = Flow(self.lookup)

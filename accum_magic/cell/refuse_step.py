@@ -103,7 +103,7 @@ def per_sample(cut: Slice, call: BackwardCall, places: Sequence[Place], lookup: 
     if tensors and is_plain_source and bound_names(inner.target):
         raise _one_by_one(inner.lineno, tensors[0], call)
     if isinstance(source, ast.Call) and last_name(source.func) == "range" and isinstance(inner.target, ast.Name):
-        for unit in cut.members:
+        for unit in (u for u in cut.units if u in cut.members):
             indexed = _indexed_by(unit.node, inner.target.id)
             name = next((n for n in indexed if n in from_loader or _is_matrix(lookup(n))), None)
             if name is not None:
@@ -138,7 +138,7 @@ def nothing_to_split(cut: Slice, call: BackwardCall, places: Sequence[Place]) ->
             f"line {call.line}: the graph behind `{loss}` was built {where}. Put the forward pass, the loss "
             "and `backward()` together: in one cell, and in the same loop."
         )
-    loop = next((u for u in made if isinstance(u.node, ast.For | ast.While)), None)
+    loop = next((u for u in cut.units if u in cut.members and isinstance(u.node, ast.For | ast.While)), None)
     if loop is not None:
         return Refusal(
             f"line {call.line}: `{loss}` is collected over the loop in line {loop.line} and back-propagated "

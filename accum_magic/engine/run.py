@@ -18,6 +18,7 @@ from accum_magic.engine.site import Site
 
 LOSSES_KEPT = 10_000
 EVENTS_KEPT = 1_000
+_FRAMES_TO_THE_CELL = 7  # learn, _check_facts, _look_at, _run_many, run, step: then the user's own line
 Verdict = Literal["exact", "approximate"]
 
 
@@ -147,7 +148,7 @@ class Run:
         if site.reasons and not self.is_shown:
             for reason in site.reasons:
                 message = f"line {site.line}: the accumulated result is approximate: {reason}"
-                warnings.warn(message, ApproximateWarning, stacklevel=2)
+                warnings.warn(message, ApproximateWarning, stacklevel=_FRAMES_TO_THE_CELL)
         self.emit(StepMeasured(site.line, tuple(site.reasons), tuple(site.notes)))
 
     def estimate(self, saved_bytes: tuple[float, float], largest: int, samples: int) -> None:

@@ -62,9 +62,10 @@ class Site:
         try:
             return rows(value, self.dim(name))
         except UnequalRows as error:
+            counts = " and ".join(f"`{name}{k}` has {c} rows" for k, c in zip(error.keys, error.counts, strict=True))
             message = (
-                f"line {self.line}: unequal batch sizes: the tensors in `{name}` have {error} rows. Say which are the "
-                f'batch: %%accumulate 4 --batch \'{name}["x"],{name}["y"]\''
+                f"line {self.line}: unequal batch sizes: {counts}. If only some of them are the batch, name them: "
+                f'%%accumulate 4 --batch "{name}{error.keys[0]}"'
             )
             raise BatchError(message) from None
 
@@ -163,16 +164,19 @@ class Site:
             __tracebackhide__ = True
             return micro_step(*(self._first(n, v, count, samples) for n, v in batch.items()))
 
+        failure: Exception | None = None
         try:
             facts = probe(forward, PROBE_SAMPLES)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is raised below
+            failure = error
+        if failure is not None:
             # an error of the user's own comes from the step itself, not from a probe
             run_first(micro_step, [column[0] for column in self.pieces(batch, sizes)], sizes)
             message = (
-                f"line {self.line}: the step runs on {sizes[0]} samples but not on {PROBE_SAMPLES} or "
-                f"{PROBE_SAMPLES + 1}, on which accum_magic measures how its micro-batches add up ({error})."
+                f"line {self.line}: the step fails on {PROBE_SAMPLES} or {PROBE_SAMPLES + 1} samples ({failure}), on "
+                "which accum_magic measures how micro-batches add up. Let it accept so few, or run the plain cell."
             )
-            raise BatchError(message) from error
+            raise BatchError(message) from failure
         self._check_values(facts, read)
         self.facts = facts
         self.reasons, self.notes = list(facts.reasons), list(facts.notes)

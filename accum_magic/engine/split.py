@@ -53,17 +53,19 @@ def rows(value: object, dim: int) -> int | None:
     leaves = [leaf for leaf in flatten(value)[0] if is_batch_tensor(leaf, dim)]
     counts = {leaf.shape[dim] for leaf in leaves}
     if len(counts) > 1:
-        raise UnequalRows(sorted(counts))
+        named = [(pytree.keystr(path), leaf) for path, leaf in pytree.tree_flatten_with_path(value)[0]]
+        raise UnequalRows({key: leaf.shape[dim] for key, leaf in named if is_batch_tensor(leaf, dim)})
     if counts:
         return int(next(iter(counts)))
     return len(value) if _is_plain_sequence(value) else None  # type: ignore[arg-type]
 
 
 class UnequalRows(BatchError):
-    """The tensors of one value have different numbers of rows."""
+    """The tensors of one value have different numbers of rows, here by their keys."""
 
-    def __init__(self, counts: Sequence[int]) -> None:
-        super().__init__(" and ".join(map(str, counts)))
+    def __init__(self, rows_of: Mapping[str, int]) -> None:
+        super().__init__(", ".join(f"{key}: {count}" for key, count in rows_of.items()))
+        self.keys, self.counts = tuple(rows_of), tuple(rows_of.values())
 
 
 def split(value: object, sizes: tuple[int, ...], dim: int) -> Sequence[object]:

@@ -43,8 +43,16 @@ class Released:
 
     __getitem__ = __iter__ = __len__ = __call__ = __float__ = __int__ = __bool__ = __array__ = _complain
     __add__ = __sub__ = __mul__ = __truediv__ = __matmul__ = __radd__ = __rsub__ = __rmul__ = __eq__ = _complain
+    __pow__ = __rpow__ = __rmatmul__ = __abs__ = __contains__ = _complain
     __lt__ = __le__ = __gt__ = __ge__ = __neg__ = __rtruediv__ = _complain
     __hash__ = None  # type: ignore[assignment]
+
+    @classmethod
+    def __torch_function__(cls, _func: object, _types: object, args: Any = (), kwargs: Any = None) -> NoReturn:
+        """Complain where a function of PyTorch is given the placeholder."""
+        leaves = pytree.tree_leaves((args, kwargs or {}), is_leaf=lambda leaf: isinstance(leaf, cls))
+        next(leaf for leaf in leaves if isinstance(leaf, cls))._complain()
+        raise AssertionError
 
     def __repr__(self) -> str:
         return f"<`{self._name}` was not kept: {self._why}>"

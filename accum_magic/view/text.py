@@ -111,7 +111,7 @@ def line_for(shell: object) -> Line:
     """Choose where the line goes: a notebook's output, a terminal, or nowhere."""
     if hasattr(shell, "kernel"):
         return NotebookLine()
-    return TerminalLine() if sys.stderr.isatty() else Quiet()
+    return TerminalLine() if sys.stderr is not None and sys.stderr.isatty() else Quiet()
 
 
 class TextView:
@@ -139,7 +139,10 @@ class TextView:
         while not self._stop.wait(REFRESH_S):
             text = counters_line(self._counters())
             if text != self._last:
-                self._line.show(text)
+                try:
+                    self._line.show(text)
+                except Exception:  # noqa: BLE001 - the front end is gone; the closing line will say so
+                    return
                 self._last = text
 
 
