@@ -7,6 +7,7 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
+from IPython.core.getipython import get_ipython
 from IPython.core.magic import Magics, cell_magic, magics_class, output_can_be_silenced
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
 
@@ -171,7 +172,14 @@ class _Session:
         if body and isinstance(body[-1], ast.Expr):
             *body, final = body
             last = compile(ast.Expression(final.value), filename, "eval", flags, dont_inherit=True)
-        return compile(ast.Module(body, []), filename, "exec", flags, dont_inherit=True), last
+        code = compile(ast.Module(body, []), filename, "exec", flags, dont_inherit=True)
+        return _as_the_cell(code, frozenset(self._rewritten.generated)), last
+
+
+def _as_the_cell(code: CodeType, generated: frozenset[str]) -> CodeType:
+    """Let the generated functions pass for the cell's own code, so that tracebacks show the user's lines."""
+    inner = tuple(_as_the_cell(c, generated) if inspect.iscode(c) else c for c in code.co_consts)
+    return code.replace(co_consts=inner, co_name="<module>" if code.co_name in generated else code.co_name)
 
 
 def _rewritten_functions(rewritten: Rewrite) -> str | None:
@@ -205,13 +213,22 @@ def _unquoted(text: str | None) -> str | None:
     return text
 
 
-def _awaiting_form(lines: list[str]) -> list[str]:
-    """Hand IPython an awaiting statement for a `%%accumulate` cell with top-level `await` (input transformer)."""
-    is_ours = bool(lines) and lines[0].split()[:1] == [f"%%{_NAME}"]
-    if not (is_ours and any("await" in s or "async" in s for s in lines[1:])):
+def _hand_over(lines: list[str]) -> list[str]:
+    """Hand IPython what a cell magic cannot do itself (an input transformer).
+
+    A cell with top-level `await` becomes an awaiting statement; one that is no Python goes to IPython
+    without the magic, which then shows the syntax error as it shows any other.
+    """
+    if not (lines and lines[0].split()[:1] == [f"%%{_NAME}"]):
         return lines
     line, cell = lines[0][len(_NAME) + 2 :].strip(), "".join(lines[1:])
-    if not _awaits(cell):
+    shell = get_ipython()
+    try:
+        source = cell if shell is None else shell.transform_cell(cell)
+        code = compile(source, "<cell>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+    except SyntaxError:
+        return lines if cell.lstrip().startswith("%%") else [f"#{lines[0]}", *lines[1:]]
+    if not code.co_flags & inspect.CO_COROUTINE:
         return lines
     call = f"await get_ipython().find_cell_magic({_NAME!r}).__self__.accumulate_awaiting({line!r}, {cell!r})"
     ending = ";" if cell.rstrip().endswith(";") else ""
@@ -219,31 +236,22 @@ def _awaiting_form(lines: list[str]) -> list[str]:
 
 
 # IPython then leaves it out when it asks whether the lines typed so far are a complete cell
-_awaiting_form.has_side_effects = True  # type: ignore[attr-defined]
-
-
-def _awaits(cell: str) -> bool:
-    lines = [s if not s.lstrip().startswith(("!", "%")) else "pass\n" for s in cell.splitlines(keepends=True)]
-    try:
-        code = compile("".join(lines), "<cell>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
-    except SyntaxError:
-        return False  # the magic itself reports it, at the user's line
-    return bool(code.co_flags & inspect.CO_COROUTINE)
+_hand_over.has_side_effects = True  # type: ignore[attr-defined]
 
 
 def load(shell: InteractiveShell) -> None:
     """Register the magic and its input transformer."""
     unload(shell)
     shell.register_magics(AccumulateMagics(shell))
-    shell.input_transformers_cleanup.append(_awaiting_form)
+    shell.input_transformers_cleanup.append(_hand_over)
 
 
 def unload(shell: InteractiveShell) -> None:
     """Leave the shell as it was before `load`."""
     shell.magics_manager.magics["cell"].pop(_NAME, None)
     shell.magics_manager.registry.pop(AccumulateMagics.__name__, None)
-    if _awaiting_form in shell.input_transformers_cleanup:
-        shell.input_transformers_cleanup.remove(_awaiting_form)
+    if _hand_over in shell.input_transformers_cleanup:
+        shell.input_transformers_cleanup.remove(_hand_over)
 
 
 __all__ = ["AccumulateError", "AccumulateMagics", "load", "unload"]

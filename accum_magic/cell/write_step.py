@@ -166,7 +166,9 @@ class StepWriter:
             body=[*maybe, *inner, placed_at(ast.Return(value=self._returned()), self.anchor)],
             decorator_list=[],
         )
-        return [placed_at(function, first), *self._step_call()]
+        placed = placed_at(function, first)
+        placed.lineno = 1  # IPython shows the lines of a long traceback relative to a code object's first line
+        return [placed, *self._step_call()]
 
     def _replaced(self, node: Node) -> Node:
         """Put names in the place of hoisted expressions and of batch expressions."""

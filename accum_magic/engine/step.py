@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import CodeType
 from typing import Any
 
 import torch
@@ -126,8 +127,14 @@ def _site_of(
     code = micro_step.__code__
     site = run.sites.get(code)
     if site is None:
-        site = run.sites[code] = Site(code.co_firstlineno, loose, fixed, dims)
+        site = run.sites[code] = Site(_first_line(code), loose, fixed, dims)
     return site
+
+
+def _first_line(code: CodeType) -> int:
+    """Return the line of the first statement in a function, in the user's cell."""
+    lines = [line for _, _, line in code.co_lines() if line is not None and line > code.co_firstlineno]
+    return min(lines, default=code.co_firstlineno)
 
 
 def _carry(
