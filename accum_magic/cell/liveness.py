@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from accum_magic.cell.effects import expression_effects, root, sequence_effects
 from accum_magic.cell.parse import Place, is_function, is_loop
+from accum_magic.cell.recognise import nodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,5 +59,5 @@ def _next_iteration(loop: ast.AST) -> frozenset[str]:
 
 
 def _declared_outside(function: ast.AST) -> set[str]:
-    own = [n for n in ast.walk(function) if isinstance(n, ast.Global | ast.Nonlocal)]
+    own = [n for n in nodes(function) if isinstance(n, ast.Global | ast.Nonlocal)]
     return {name for node in own for name in node.names}

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from accum_magic.cell.recognise import BackwardCall, backward_call
+from accum_magic.cell.recognise import BackwardCall, backward_call, nodes
 from accum_magic.errors import Refusal
 
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
@@ -167,7 +167,7 @@ def local_names(places: Sequence[Place]) -> frozenset[str]:
     found: set[str] = set()
     for place in places:
         if isinstance(place.owner, _FUNCTIONS):
-            inner = list(ast.walk(place.owner))
+            inner = nodes(place.owner)
             outside = {n for node in inner if isinstance(node, ast.Global | ast.Nonlocal) for n in node.names}
             found |= {n.arg for n in inner if isinstance(n, ast.arg)}
             found |= {n.id for n in inner if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)} - outside

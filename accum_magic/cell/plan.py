@@ -23,6 +23,7 @@ from accum_magic.cell.recognise import (
     moved_batch_dim,
     moves_axes,
     names_with_gradient,
+    nodes,
     size_dim,
 )
 from accum_magic.cell.regions import (
@@ -112,7 +113,7 @@ def plan(parsed: ParsedCell, options: PlanOptions | None = None, lookup: Lookup 
 
 def _of_this_cell(parsed: ParsedCell, lookup: Lookup) -> Lookup:
     """Look up names in the namespace, but not the data under names that the cell itself binds anew."""
-    bound = {n.id for n in ast.walk(parsed.tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    bound = {n.id for n in nodes(parsed.tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
 
     def known(path: str) -> NameFact | None:
         fact = lookup(path)

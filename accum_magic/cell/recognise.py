@@ -130,9 +130,15 @@ def steps_optimizer(node: ast.AST) -> bool:
 
 
 @lru_cache(maxsize=4096)
+def nodes(node: ast.AST) -> tuple[ast.AST, ...]:
+    """Return a node and all below it; remembered, since many rules ask for the same ones."""
+    return tuple(ast.walk(node))
+
+
+@lru_cache(maxsize=4096)
 def calls(node: ast.AST) -> tuple[ast.Call, ...]:
     """Return every call in a node."""
-    return tuple(n for n in ast.walk(node) if isinstance(n, ast.Call))
+    return tuple(n for n in nodes(node) if isinstance(n, ast.Call))
 
 
 def last_name(node: ast.expr) -> str:
@@ -368,7 +374,7 @@ def returns_jump(node: ast.stmt) -> ast.stmt | None:
 def names_with_gradient(tree: ast.AST) -> frozenset[str]:
     """Return the names of tensors made by hand to be trained: `w.grad` is read, or `requires_grad` is set."""
     found = set()
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         match node:
             case ast.Attribute(value=ast.Name(id=name), attr="grad"):
                 found.add(name)

@@ -19,6 +19,7 @@ from accum_magic.cell.recognise import (
     is_only_detached,
     is_update,
     last_name,
+    nodes,
     steps_optimizer,
 )
 from accum_magic.cell.regions import Slice, backward_slice
@@ -197,8 +198,8 @@ def shares_modules(body: Sequence[ast.stmt], calls_before: Sequence[BackwardCall
 
 def unknown_batch_names(parsed: ParsedCell, named: frozenset[str]) -> None:
     """Refuse names in `--batch` or `--dim` that the cell does not have."""
-    used = {n.id for n in ast.walk(parsed.tree) if isinstance(n, ast.Name | ast.arg) and hasattr(n, "id")}
-    used |= {n.arg for n in ast.walk(parsed.tree) if isinstance(n, ast.arg)}
+    used = {n.id for n in nodes(parsed.tree) if isinstance(n, ast.Name)}
+    used |= {n.arg for n in nodes(parsed.tree) if isinstance(n, ast.arg)}
     for name in sorted(named - used):
         message = f"--batch or --dim names `{name}`, which this cell does not use. Check the spelling."
         raise Refusal(message)

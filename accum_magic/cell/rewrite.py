@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from accum_magic.cell.parse import enclosing_function
 from accum_magic.cell.plan import Plan
+from accum_magic.cell.recognise import nodes
 from accum_magic.cell.write_step import FreshNames, Node, SplitInto, StepWriter, placed_at
 
 _MODULE = "accum_magic"
@@ -88,7 +89,7 @@ class _Rebuild:
 
 
 def _binds(tree: ast.AST, name: str) -> bool:
-    return any(isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Store) for n in ast.walk(tree))
+    return any(isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Store) for n in nodes(tree))
 
 
 def _with_import(body: Sequence[ast.stmt], module: str) -> list[ast.stmt]:

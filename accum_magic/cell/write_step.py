@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from accum_magic.cell.hoist import rebuilt
 from accum_magic.cell.plan import Plan, StepPlan
-from accum_magic.cell.recognise import backward_call, is_pure_test, returns_jump
+from accum_magic.cell.recognise import backward_call, is_pure_test, nodes, returns_jump
 from accum_magic.cell.regions import Region
 from accum_magic.cell.units import Fork, Unit, project
 
@@ -29,9 +29,9 @@ class FreshNames:
     """Plain identifiers that the cell does not use."""
 
     def __init__(self, tree: ast.AST) -> None:
-        self.used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
-        self.used |= {n.arg for n in ast.walk(tree) if isinstance(n, ast.arg)}
-        self.used |= {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+        self.used = {n.id for n in nodes(tree) if isinstance(n, ast.Name)}
+        self.used |= {n.arg for n in nodes(tree) if isinstance(n, ast.arg)}
+        self.used |= {n.name for n in nodes(tree) if isinstance(n, ast.FunctionDef | ast.ClassDef)}
 
     def make(self, name: str, *, free: bool = False) -> str:
         """Return `name`, or the first variation of it that is not used."""
