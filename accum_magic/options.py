@@ -6,7 +6,7 @@ import ast
 import operator
 from dataclasses import dataclass
 
-from accum_magic.cell.plan import PlanOptions
+from accum_magic.cell.planned import PlanOptions
 from accum_magic.cell.write_step import SplitInto
 from accum_magic.errors import OptionError
 

@@ -71,7 +71,7 @@ def parse_case(name: str, text: str) -> Case:
         raise ValueError(f"{name}: the first line is not '# why this case is here.  idiom: its-idiom'")
     if "setup" not in sections or "cell" not in sections:
         raise ValueError(f"{name}: has no '# %% setup' or no '# %% cell'")
-    refused = tuple(filter(None, map(str.strip, sections.get("refused", "").splitlines())))
+    refused = tuple(filter(None, (line.strip("# ") for line in sections.get("refused", "").splitlines())))
     if "refused" in sections and not refused:
         raise ValueError(f"{name}: names nothing that the message must contain")
     fields = _header_fields(dict(_header(name, line) for line in head[1:] if line.strip()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 
-from accum_magic.cell.plan import Plan, StepPlan
+from accum_magic.cell.planned import Plan, StepPlan
 from accum_magic.cell.regions import Region
 
 _MARKS = {Region.BEFORE: "once before", Region.MICRO: "per micro-batch", Region.AFTER: "once after"}

@@ -6,7 +6,7 @@ import ast
 
 from accum_magic.cell.effects import path_of, root
 from accum_magic.cell.parse import enclosing_function
-from accum_magic.cell.plan import Plan, StepPlan
+from accum_magic.cell.planned import Plan, StepPlan
 from accum_magic.cell.recognise import last_name
 
 _WRAPPERS = frozenset({"enumerate", "tqdm", "trange", "track", "list", "reversed", "notebook_tqdm"})

@@ -8,24 +8,16 @@ from dataclasses import dataclass
 
 from accum_magic.cell import batch as batches
 from accum_magic.cell import refuse, refuse_step
+from accum_magic.cell.axes import keeps_axes, moved_batch_dim, moves_axes, size_dim
 from accum_magic.cell.batch import BatchNames
 from accum_magic.cell.effects import expression_effects, overlap, overlaps, root, sequence_effects
 from accum_magic.cell.hoist import Hoist, hoists_of, replaced
 from accum_magic.cell.liveness import live_after
 from accum_magic.cell.namespace import Lookup, NameFact, nothing_known
 from accum_magic.cell.parse import Backward, ParsedCell, Place, enclosing_loops, is_loop, local_names
+from accum_magic.cell.planned import Plan, PlanOptions, StepPlan
 from accum_magic.cell.reach import Flow
-from accum_magic.cell.recognise import (
-    BackwardCall,
-    is_literal,
-    is_transparent,
-    keeps_axes,
-    moved_batch_dim,
-    moves_axes,
-    names_with_gradient,
-    nodes,
-    size_dim,
-)
+from accum_magic.cell.recognise import BackwardCall, is_literal, is_transparent, names_with_gradient, nodes
 from accum_magic.cell.regions import (
     MICRO,
     Placement,
@@ -39,58 +31,6 @@ from accum_magic.cell.regions import (
     slice_regions,
 )
 from accum_magic.cell.units import Fork, Unit
-
-
-@dataclass(frozen=True, slots=True)
-class PlanOptions:
-    """What the user says about the cell: the batch's names or expressions, and batch dimensions other than 0."""
-
-    batch: tuple[str, ...] = ()
-    dims: tuple[tuple[str, int], ...] = ()
-
-    @property
-    def named(self) -> frozenset[str]:
-        """Names that the user declares to hold the batch."""
-        return frozenset(root(b.partition("[")[0]) for b in self.batch) | {name for name, _ in self.dims}
-
-
-@dataclass(frozen=True, slots=True)
-class StepPlan:
-    """One triple before / loop / after, in a run of statements of one list."""
-
-    places: tuple[Place, ...]  # down to the list
-    start: int
-    stop: int  # the triple covers statements start to stop - 1 of the list
-    cut: Slice
-    placement: Placement
-    common: tuple[Fork, ...]  # `with` and `if` that hold all of the step, and stay around it
-    hoists: tuple[Hoist, ...]
-    backwards: tuple[BackwardCall, ...]
-    conditions: tuple[Fork, ...]  # `if`s that decide whether the backward runs
-    batch: BatchNames
-    dims: tuple[tuple[str, int], ...]  # batch dimensions that are not 0
-    read: tuple[str, ...]
-    unread: tuple[str, ...]
-    unknown_callees: frozenset[str]
-
-    @property
-    def body(self) -> list[ast.stmt]:
-        """The statements of the triple."""
-        return self.places[-1].body[self.start : self.stop]
-
-    @property
-    def micro_units(self) -> list[Unit]:
-        """The units of the micro step, in source order."""
-        return [u for u in self.cut.units if self.placement.runs_in(u, Region.MICRO)]
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What is to be done to a cell."""
-
-    parsed: ParsedCell
-    options: PlanOptions
-    steps: tuple[StepPlan, ...]
 
 
 def plan(parsed: ParsedCell, options: PlanOptions | None = None, lookup: Lookup = nothing_known) -> Plan:

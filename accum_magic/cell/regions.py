@@ -7,18 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from accum_magic.cell.axes import is_layout_change, is_shape_read, is_size_factory
 from accum_magic.cell.effects import expression_effects, overlap, overlaps, root
 from accum_magic.cell.reach import Flow
-from accum_magic.cell.recognise import (
-    BackwardCall,
-    backward_call,
-    is_clearing,
-    is_layout_change,
-    is_literal,
-    is_shape_read,
-    is_size_factory,
-    returns_jump,
-)
+from accum_magic.cell.recognise import BackwardCall, backward_call, is_clearing, is_literal, returns_jump
 from accum_magic.cell.units import Fork, Unit, flatten
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from accum_magic.cell.parse import enclosing_function
-from accum_magic.cell.plan import Plan
+from accum_magic.cell.planned import Plan
 from accum_magic.cell.recognise import nodes
 from accum_magic.cell.write_step import FreshNames, Node, SplitInto, StepWriter, placed_at
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from accum_magic.cell.hoist import rebuilt
-from accum_magic.cell.plan import Plan, StepPlan
+from accum_magic.cell.planned import Plan, StepPlan
 from accum_magic.cell.recognise import backward_call, is_pure_test, nodes, returns_jump
 from accum_magic.cell.regions import Region
 from accum_magic.cell.units import Fork, Unit, project

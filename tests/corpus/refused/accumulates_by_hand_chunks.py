@@ -16,5 +16,5 @@ for x, y in loader:
         loss.backward()
     optimizer.step()
 # %% refused
-line 3
-already accumulates
+# line 3
+# already accumulates

@@ -21,5 +21,5 @@ for epoch in range(2):
             optimizer.step()
             optimizer.zero_grad()
 # %% refused
-line 8
-already accumulates
+# line 8
+# already accumulates

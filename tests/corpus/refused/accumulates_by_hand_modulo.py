@@ -19,5 +19,5 @@ for i, (x, y) in enumerate(loader):
         optimizer.step()
         optimizer.zero_grad()
 # %% refused
-line 6
-already accumulates
+# line 6
+# already accumulates

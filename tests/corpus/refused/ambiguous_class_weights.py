@@ -14,7 +14,7 @@ for epoch in range(3):
     loss.backward()
     optimizer.step()
 # %% refused
-line 3
-`w`
-`X`
---batch
+# line 3
+# `w`
+# `X`
+# --batch

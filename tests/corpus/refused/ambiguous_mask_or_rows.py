@@ -15,7 +15,7 @@ for epoch in range(3):
     loss.backward()
     optimizer.step()
 # %% refused
-line 3
-`keep`
-`X`
---batch
+# line 3
+# `keep`
+# `X`
+# --batch

@@ -20,5 +20,5 @@ for x, y in loader:
     loss.backward()
     optimizer.step()
 # %% refused
-line 3
-await
+# line 3
+# await

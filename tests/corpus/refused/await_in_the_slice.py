@@ -22,5 +22,5 @@ async def train():
 
 asyncio.run(train())
 # %% refused
-line 4
-await
+# line 4
+# await

@@ -13,5 +13,5 @@ optimizer.zero_grad()
 _ = [F.cross_entropy(model(x), y).backward() for x, y in loader]
 optimizer.step()
 # %% refused
-line 2
-backward
+# line 2
+# backward

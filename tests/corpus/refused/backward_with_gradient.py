@@ -15,5 +15,5 @@ loss = F.cross_entropy(model(X), Y, reduction="none")
 loss.backward(importance)
 optimizer.step()
 # %% refused
-line 3
-gradient
+# line 3
+# gradient

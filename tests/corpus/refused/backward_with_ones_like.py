@@ -15,6 +15,6 @@ for x, y in loader:
     loss.backward(torch.ones_like(loss))
     optimizer.step()
 # %% refused
-line 4
-gradient
-.backward()
+# line 4
+# gradient
+# .backward()

@@ -17,5 +17,5 @@ for x, y in loader:
     loss.backward()
     optimizer.step()
 # %% refused
-line 4
-`temperature`
+# line 4
+# `temperature`

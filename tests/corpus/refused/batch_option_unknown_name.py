@@ -16,5 +16,5 @@ for x, y in loader:
     loss.backward()
     optimizer.step()
 # %% refused
-`inputs`
---batch
+# `inputs`
+# --batch

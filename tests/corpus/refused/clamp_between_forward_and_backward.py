@@ -17,6 +17,6 @@ for x, y in loader:
     loss.backward()
     optimizer.step()
 # %% refused
-line 3
-line 4
-`model`
+# line 3
+# line 4
+# `model`

@@ -25,6 +25,6 @@ for t, (x, y) in enumerate(loader):
     loss.backward()
     opt.step()
 # %% refused
-line 5
-line 3
-`opt.zero_grad()`
+# line 5
+# line 3
+# `opt.zero_grad()`

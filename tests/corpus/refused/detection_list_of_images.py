@@ -28,4 +28,4 @@ for images, targets in data_loader:
     losses.backward()
     optimizer.step()
 # %% refused
-`images`
+# `images`

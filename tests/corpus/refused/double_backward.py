@@ -19,5 +19,5 @@ for x, y in loader:
     (0.01 * norm).backward()
     optimizer.step()
 # %% refused
-line 4
-create_graph
+# line 4
+# create_graph

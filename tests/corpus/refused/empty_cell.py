@@ -6,4 +6,4 @@ import torch.nn.functional as F
 # %% cell
 
 # %% refused
-empty
+# empty

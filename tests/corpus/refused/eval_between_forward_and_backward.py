@@ -18,6 +18,6 @@ for x, y in loader:
     loss.backward()
     optimizer.step()
 # %% refused
-line 4
-line 5
-`model`
+# line 4
+# line 5
+# `model`

@@ -18,5 +18,5 @@ Trainer.__module__ = "composer.trainer.trainer"
 trainer = Trainer(model, train_dataloader=loader, max_duration="2ep")
 trainer.fit()
 # %% refused
-line 2
-device_train_microbatch_size
+# line 2
+# device_train_microbatch_size

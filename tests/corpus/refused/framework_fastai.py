@@ -16,5 +16,5 @@ learn = Learner()
 # %% cell
 learn.fit_one_cycle(3)
 # %% refused
-line 1
-GradientAccumulation
+# line 1
+# GradientAccumulation

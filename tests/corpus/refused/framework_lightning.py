@@ -16,5 +16,5 @@ trainer = Trainer()
 # %% cell
 trainer.fit(model, loader)
 # %% refused
-line 1
-accumulate_grad_batches
+# line 1
+# accumulate_grad_batches

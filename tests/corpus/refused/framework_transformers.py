@@ -18,5 +18,5 @@ Trainer.__module__ = "transformers.trainer"
 trainer = Trainer(model, train_dataset=loader.dataset)
 result = trainer.train()
 # %% refused
-line 2
-gradient_accumulation_steps
+# line 2
+# gradient_accumulation_steps

@@ -17,4 +17,4 @@ for x, y in loader:
     grads = grad(loss_of)(params, x, y)
     params = {k: p - 0.1 * grads[k] for k, p in params.items()}
 # %% refused
-backward
+# backward

@@ -22,5 +22,5 @@ for real in batches:
     loss_g.backward()
     opt_g.step()
 # %% refused
-line 9
-`fake`
+# line 9
+# `fake`

@@ -15,6 +15,6 @@ loss = F.cross_entropy(out, Y)
 loss.backward()
 optimizer.step()
 # %% refused
-line
-`out`
-outside
+# line
+# `out`
+# outside

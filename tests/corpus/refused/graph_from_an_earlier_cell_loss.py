@@ -15,6 +15,6 @@ loss.backward()
 optimizer.step()
 print(loss.item())
 # %% refused
-line 1
-`loss`
-outside
+# line 1
+# `loss`
+# outside

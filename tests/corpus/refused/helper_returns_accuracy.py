@@ -21,6 +21,6 @@ for x, y in loader:
     optimizer.step()
     accuracies.append(acc)
 # %% refused
-line 4
-`acc`
-return the predictions, or compute it after the step
+# line 4
+# `acc`
+# return the predictions, or compute it after the step

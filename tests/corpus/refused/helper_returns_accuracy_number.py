@@ -20,6 +20,6 @@ for x, y in loader:
     optimizer.step()
     print(f"{loss.item():.4f} {acc:.1f}%")
 # %% refused
-line 3
-`acc`
-return the predictions, or compute it after the step
+# line 3
+# `acc`
+# return the predictions, or compute it after the step

@@ -17,4 +17,4 @@ for x, y in chunks:
     loss.backward()
     optimizer.step()
 # %% refused
-`h`
+# `h`

@@ -24,6 +24,6 @@ for x, y in loader:
     loss = loss + 0.01 * out.pow(2).mean()
     opt.zero_grad(); loss.backward(); opt.step()
 # %% refused
-line 4
-line 5
-`loss`
+# line 4
+# line 5
+# `loss`

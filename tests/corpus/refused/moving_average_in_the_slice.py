@@ -18,5 +18,5 @@ for x, y in loader:
     loss.backward()
     optimizer.step()
 # %% refused
-line 5
-`ema`
+# line 5
+# `ema`

@@ -17,5 +17,5 @@ for _ in range(3):
     loss.backward()
     optimizer.step()
 # %% refused
-line 5
-`baseline`
+# line 5
+# `baseline`

@@ -14,4 +14,4 @@ loader = DataLoader(TensorDataset(X, Y), batch_size=5)
 #     F.cross_entropy(model(x), y).backward()
 #     optimizer.step()
 # %% refused
-empty
+# empty

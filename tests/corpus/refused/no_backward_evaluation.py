@@ -16,4 +16,4 @@ with torch.no_grad():
         correct += (model(x).argmax(1) == y).sum().item()
 print(f"accuracy {correct / len(loader.dataset):.3f}")
 # %% refused
-backward
+# backward

@@ -15,4 +15,4 @@ class Net(nn.Module):
 model = Net()
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 # %% refused
-backward
+# backward

@@ -12,5 +12,5 @@ for step in range(5):
     loss.backward()
     optimizer.step()
 # %% refused
-line 4
-batch
+# line 4
+# batch

@@ -15,5 +15,5 @@ for x, y in loader:
     penalty.backward()
     optimizer.step()
 # %% refused
-line 4
-batch
+# line 4
+# batch

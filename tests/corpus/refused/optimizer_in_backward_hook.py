@@ -19,5 +19,5 @@ for x, y in loader:
     loss = F.cross_entropy(model(x), y)
     loss.backward()
 # %% refused
-hook
-`step_now`
+# hook
+# `step_now`

@@ -20,5 +20,5 @@ for x, y in loader:
     loss = F.cross_entropy(model(x), y)
     loss.backward()
 # %% refused
-line 6
-hook
+# line 6
+# hook

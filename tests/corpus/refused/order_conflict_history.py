@@ -19,6 +19,6 @@ for x, y in loader:
     loss.backward()
     optimizer.step()
 # %% refused
-line 6
-line 7
-`history`
+# line 6
+# line 7
+# `history`

@@ -21,6 +21,6 @@ for x, y in loader:
     loss.backward()
     optimizer.step()
 # %% refused
-line 5
-line 6
-`state`
+# line 5
+# line 6
+# `state`

@@ -16,5 +16,5 @@ for x, y in loader:
         loss.backward()
         optimizer.step()
 # %% refused
-line 2
-sample
+# line 2
+# sample

@@ -15,4 +15,4 @@ for i in range(len(X)):
     loss.backward()
     optimizer.step()
 # %% refused
-sample
+# sample

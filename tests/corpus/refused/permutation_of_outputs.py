@@ -23,5 +23,5 @@ for x, y in loader:
     loss = (a * a[perm]).sum(1).mean()
     opt.zero_grad(); loss.backward(); opt.step()
 # %% refused
-line 4
-`a[perm]`
+# line 4
+# `a[perm]`

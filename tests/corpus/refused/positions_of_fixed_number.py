@@ -24,5 +24,5 @@ for i in range(2):
     loss = -out[idx, y].mean()
     opt.zero_grad(); loss.backward(); opt.step()
 # %% refused
-line 5
-`idx`
+# line 5
+# `idx`

@@ -18,4 +18,4 @@ for x, y in loader:
     loss.backward()
     optimizer.step()
 # %% refused
-line 4
+# line 4

@@ -19,5 +19,5 @@ for x, y in loader:
     loss.backward()
     optimizer.step()
 # %% refused
-line 6
-`aux`
+# line 6
+# `aux`

@@ -18,5 +18,5 @@ for epoch in range(2):
     loss.backward()
     optimizer.step()
 # %% refused
-line 7
-loop
+# line 7
+# loop

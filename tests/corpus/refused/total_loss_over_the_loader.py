@@ -16,5 +16,5 @@ for x, y in loader:
 total_loss.backward()
 optimizer.step()
 # %% refused
-line 5
-`total_loss`
+# line 5
+# `total_loss`

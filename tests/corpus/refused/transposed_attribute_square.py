@@ -23,6 +23,6 @@ for x, y in sl:
     loss = crit(head(h[-1]), y)
     opt.zero_grad(); loss.backward(); opt.step()
 # %% refused
-line 2
-`xs`
---dim
+# line 2
+# `xs`
+# --dim

@@ -18,5 +18,5 @@ for x, y in loader:
         print(error)
     optimizer.step()
 # %% refused
-line 4
-try
+# line 4
+# try

@@ -19,6 +19,6 @@ for (x, y), u in zip(labelled, unlabelled):
     loss.backward()
     optimizer.step()
 # %% refused
-`u`
-10
-6
+# `u`
+# 10
+# 6

@@ -25,6 +25,6 @@ for x, y in loader:
     opt.zero_grad()
     loss.backward()
 # %% refused
-line 3
-line 2
-`opt.step()`
+# line 3
+# line 2
+# `opt.step()`

@@ -24,6 +24,6 @@ for x, y in loader:
     loss.backward()
     optimizer.step()
 # %% refused
-line 3
-with
-recording
+# line 3
+# with
+# recording

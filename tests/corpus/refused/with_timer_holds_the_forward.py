@@ -26,6 +26,6 @@ for x, y in loader:
     optimizer.step()
 print(timer.entered, "forwards")
 # %% refused
-line 3
-with
-timer
+# line 3
+# with
+# timer

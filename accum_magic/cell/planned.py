@@ -1,0 +1,66 @@
+"""What a plan says, as frozen values: for each triple of a cell what runs when, what goes in and what comes out."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+
+from accum_magic.cell.batch import BatchNames
+from accum_magic.cell.effects import root
+from accum_magic.cell.hoist import Hoist
+from accum_magic.cell.parse import ParsedCell, Place
+from accum_magic.cell.recognise import BackwardCall
+from accum_magic.cell.regions import Placement, Region, Slice
+from accum_magic.cell.units import Fork, Unit
+
+
+@dataclass(frozen=True, slots=True)
+class PlanOptions:
+    """What the user says about the cell: the batch's names or expressions, and batch dimensions other than 0."""
+
+    batch: tuple[str, ...] = ()
+    dims: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def named(self) -> frozenset[str]:
+        """Names that the user declares to hold the batch."""
+        return frozenset(root(b.partition("[")[0]) for b in self.batch) | {name for name, _ in self.dims}
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """One triple before / loop / after, in a run of statements of one list."""
+
+    places: tuple[Place, ...]  # down to the list
+    start: int
+    stop: int  # the triple covers statements start to stop - 1 of the list
+    cut: Slice
+    placement: Placement
+    common: tuple[Fork, ...]  # `with` and `if` that hold all of the step, and stay around it
+    hoists: tuple[Hoist, ...]
+    backwards: tuple[BackwardCall, ...]
+    conditions: tuple[Fork, ...]  # `if`s that decide whether the backward runs
+    batch: BatchNames
+    dims: tuple[tuple[str, int], ...]  # batch dimensions that are not 0
+    read: tuple[str, ...]
+    unread: tuple[str, ...]
+    unknown_callees: frozenset[str]
+
+    @property
+    def body(self) -> list[ast.stmt]:
+        """The statements of the triple."""
+        return self.places[-1].body[self.start : self.stop]
+
+    @property
+    def micro_units(self) -> list[Unit]:
+        """The units of the micro step, in source order."""
+        return [u for u in self.cut.units if self.placement.runs_in(u, Region.MICRO)]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be done to a cell."""
+
+    parsed: ParsedCell
+    options: PlanOptions
+    steps: tuple[StepPlan, ...]
