@@ -1,0 +1,168 @@
+"""The step that rewritten cells call: gradients, failures, values, and what it says of them."""
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812 - as everybody writes it
+from torch import nn
+
+import accum_magic
+from accum_magic.engine.run import ApproximateWarning, begin
+
+
+@pytest.fixture
+def run():
+    run = begin()
+    yield run
+    run.end()
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return nn.Linear(3, 4).double()
+
+
+X, Y = torch.randn(7, 3, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 0, 1, 2])
+
+
+def gradients(model):
+    return [p.grad.clone() for p in model.parameters()]
+
+
+def plain_gradients(model, loss):
+    model.zero_grad()
+    loss(X, Y).backward()
+    found = gradients(model)
+    model.zero_grad()
+    return found
+
+
+def assert_same(left, right):
+    for a, b in zip(left, right, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+def step(loss, n=3, **options):
+    def micro_step(x, y):
+        value = loss(x, y)
+        return (value,), (value,)
+
+    [value] = accum_magic.step(micro_step, {"x": X, "y": Y}, n=n, read=("loss",), **options)
+    return value
+
+
+@pytest.mark.usefixtures("run")
+def test_gradients_from_before_stay_and_the_same_tensors_hold_them(model):
+    def loss(x, y):
+        return F.cross_entropy(model(x), y)
+
+    expected = [g + 1 for g in plain_gradients(model, loss)]
+    before = [torch.ones_like(p) for p in model.parameters()]
+    for parameter, gradient in zip(model.parameters(), before, strict=True):
+        parameter.grad = gradient
+    step(loss)
+    assert_same(gradients(model), expected)
+    assert [p.grad is b for p, b in zip(model.parameters(), before, strict=True)] == [True, True]
+
+
+@pytest.mark.parametrize("failure", [ValueError("in the forward pass"), KeyboardInterrupt()])
+@pytest.mark.usefixtures("run")
+def test_a_failure_leaves_the_gradients_as_they_were(model, failure):
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 2.0)
+    seen = []
+
+    def loss(x, y):
+        seen.append(len(x))
+        if len(seen) == 5:  # two runs of the probe, two micro-batches, then this
+            raise failure
+        return F.cross_entropy(model(x), y)
+
+    with pytest.raises(type(failure)):
+        step(loss)
+    assert all(torch.equal(p.grad, torch.full_like(p, 2.0)) for p in model.parameters())
+
+
+@pytest.mark.usefixtures("run")
+def test_targets_made_inside_the_model_are_weighed_by_what_each_graph_tells(model):
+    def loss(x, y):
+        inner = torch.where(y == 0, torch.full_like(y, -100), y)  # not a leaf of the batch
+        return F.cross_entropy(model(x), inner)
+
+    expected = plain_gradients(model, loss)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    value = step(loss)
+    assert_same(gradients(model), [g + 1 for g in expected])
+    torch.testing.assert_close(value, loss(X, Y).detach(), rtol=1e-9, atol=1e-12)
+    assert accum_magic.last_run().verdict == "exact"
+
+
+@pytest.mark.usefixtures("run")
+def test_a_micro_batch_without_a_valid_target_adds_nothing(model):
+    ignored = Y.clone()
+    ignored[:3] = -100
+
+    def micro_step(x, y):
+        value = F.cross_entropy(model(x), y)
+        return (value,), (value,)
+
+    model.zero_grad()
+    F.cross_entropy(model(X), ignored).backward()
+    expected = gradients(model)
+    model.zero_grad()
+    [value] = accum_magic.step(micro_step, {"x": X, "y": ignored}, n=3, read=("loss",))
+    assert_same(gradients(model), expected)
+    assert value.isfinite()
+
+
+@pytest.mark.usefixtures("run")
+def test_a_graph_computed_once_is_back_propagated_once(model):
+    scale = nn.Parameter(torch.tensor(0.3, dtype=torch.float64))
+    calls = []
+    scale.register_hook(calls.append)
+
+    def loss(x, y, factor):
+        return F.cross_entropy(model(x) * factor, y)
+
+    loss(X, Y, scale.exp()).backward()
+    expected, calls[:] = [scale.grad.clone(), *gradients(model)], []
+    scale.grad = None
+    model.zero_grad()
+
+    def micro_step(x, y, factor):
+        return (loss(x, y, factor),), ()
+
+    accum_magic.step(micro_step, {"x": X, "y": Y, "factor": scale.exp()}, n=3, fixed=("factor",))
+    assert_same([scale.grad, *gradients(model)], expected)
+    assert len(calls) == 1
+
+
+@pytest.mark.usefixtures("run")
+def test_more_micro_batches_than_samples_is_noted(model):
+    step(lambda x, y: F.cross_entropy(model(x), y), n=50)
+    summary = accum_magic.last_run()
+    assert summary.micro_batches == 7
+    assert summary.notes == ("the batch has fewer samples than N = 50: one micro-batch per sample",)
+
+
+@pytest.mark.usefixtures("run")
+def test_batch_norm_is_approximate_and_never_gets_a_single_sample():
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).double()
+    step(lambda x, y: F.cross_entropy(model(x), y), n=7)
+    summary = accum_magic.last_run()
+    assert (summary.verdict, summary.micro_batches) == ("approximate", 3)
+
+
+def test_an_approximate_result_that_nobody_shows_is_warned_of(model):
+    with pytest.warns(ApproximateWarning, match="the square root of a value") as caught:
+        step(lambda x, y: F.mse_loss(model(x), F.one_hot(y, 4).double()).sqrt())
+    assert caught[0].filename == __file__
+
+
+def test_a_value_that_was_not_kept_says_so():
+    released = accum_magic.Released("out", "it is large, and nothing in the cell reads it")
+    for use in (lambda: released.shape, lambda: released + 1, lambda: torch.exp(released), lambda: released[0]):
+        with pytest.raises(accum_magic.AccumulateError, match="`out` was not kept: it is large") as caught:
+            use()
+        assert "`kept = out`" in str(caught.value)
