@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 
 from accum_magic.cell.planned import Plan, StepPlan
+from accum_magic.cell.recognise import is_clearing
 from accum_magic.cell.regions import Region
 
 _MARKS = {Region.BEFORE: "once before", Region.MICRO: "per micro-batch", Region.AFTER: "once after"}
@@ -16,8 +17,9 @@ def explain(plan: Plan) -> str:
     """Return the cell's lines, marked; the batch names; the losses; and what is not certain yet."""
     lines = plan.parsed.text.rstrip("\n").splitlines()
     marks = [""] * len(lines)
-    for step in plan.steps:
-        _mark(step, marks)
+    for position, step in enumerate(plan.steps):
+        earlier = any(s.places[-1].body is step.places[-1].body for s in plan.steps[:position])
+        _mark(step, marks, aside=_MARKS[Region.AFTER] if earlier else _MARKS[Region.BEFORE])
     first = next((i for i, line in enumerate(lines) if line.strip()), 0)
     width = max(map(len, marks), default=0)
     body = [f"{i + 1:>3}  {marks[i]:<{width}}  {lines[i]}".rstrip() for i in range(first, len(lines))]
@@ -25,9 +27,10 @@ def explain(plan: Plan) -> str:
     return "\n".join([*body, "", *facts, ""])
 
 
-def _mark(step: StepPlan, marks: list[str]) -> None:
+def _mark(step: StepPlan, marks: list[str], aside: str) -> None:
+    """Mark the lines of a step; `aside` is for what stands above it without being part of it."""
     for statement in step.body:
-        _set(marks, statement, _MARKS[Region.BEFORE] if statement is not step.body[-1] else "")
+        _set(marks, statement, aside if statement is not step.body[-1] else "")
     for unit in step.cut.units:
         if unit.is_head:
             _set(marks, unit.node, "", first_only=True)
@@ -35,6 +38,8 @@ def _mark(step: StepPlan, marks: list[str]) -> None:
         runs = step.placement.regions.get(unit, frozenset())
         if runs == frozenset({Region.MICRO, Region.AFTER}) or runs == frozenset({Region.BEFORE, Region.MICRO}):
             _set(marks, unit.node, _BOTH)
+        elif runs == frozenset({Region.BEFORE}) and unit not in step.cut.members and not is_clearing(unit.node):
+            _set(marks, unit.node, aside)
         elif runs:
             _set(marks, unit.node, _MARKS[min(runs)])
     for call in step.backwards:
