@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from accum_magic.cell.effects import overlap
 from accum_magic.cell.hoist import rebuilt
 from accum_magic.cell.planned import Plan, StepPlan
 from accum_magic.cell.recognise import backward_call, is_pure_test, nodes, returns_jump
@@ -124,13 +125,19 @@ class StepWriter:
         """The test of an `if` that is taken apart is evaluated once, where it stood."""
         node = head.node
         is_common = any(f.node is node for f in self.step.common)
-        if not isinstance(node, ast.If) or is_common or node in self.tests or is_pure_test(node.test):
+        if not isinstance(node, ast.If) or is_common or node in self.tests or self._can_be_asked_again(head):
             return []
         if not self._is_split_up(node):
             return []
         name = self._fresh(f"condition_{node.lineno}")
         self.tests[node] = placed_at(ast.Name(id=name, ctx=ast.Load()), node)
         return [self._assign(name, node.test, node)]
+
+    def _can_be_asked_again(self, head: Unit) -> bool:
+        """Whether the test of an `if` has the same answer before, in and after the loop."""
+        assert isinstance(head.node, ast.If)  # noqa: S101 - asked of `if`s only
+        changed = (u.effects.changes for u in self.step.cut.units if not u.is_head)
+        return is_pure_test(head.node.test) and not any(overlap(head.effects.reads, c) for c in changed)
 
     def _is_split_up(self, node: ast.If) -> bool:
         return any(f.node is node for u in self.step.cut.units for f in u.forks if not self._is_only_after(u))
