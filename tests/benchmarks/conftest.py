@@ -29,7 +29,7 @@ def one_thread():
 
 def pytest_terminal_summary(terminalreporter, config):
     report = config.stash[REPORT]
-    if not report.lines:
+    if not (report.lines or report.goals):
         return
     terminalreporter.section("what accumulation costs (tests/benchmarks/__init__.py says how to read it)")
     terminalreporter.write_line(f"torch {torch.__version__}, Python {platform.python_version()}, one thread")
