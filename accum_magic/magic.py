@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
@@ -12,6 +14,7 @@ from IPython.core.magic import Magics, cell_magic, magics_class, output_can_be_s
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
 
 from accum_magic.api import rewrite_with
+from accum_magic.bind import as_users_code, bound
 from accum_magic.cell.explain import explain
 from accum_magic.cell.length import step_counts
 from accum_magic.cell.parse import enclosing_function, refuse_cell_magic
@@ -50,7 +53,7 @@ class AccumulateMagics(Magics):
         __tracebackhide__ = True  # IPython leaves our frames out: the user's own line comes first
         arguments, rewritten, filename = self._prepare(line, cell)
         if arguments.show or arguments.explain:
-            print(explain(rewritten.plan) if arguments.explain else rewritten.source, end="")
+            print(explain(rewritten) if arguments.explain else rewritten.source, end="")
             return None
         with _Session(self.shell, rewritten, arguments.panel) as session:
             return session.execute(filename)
@@ -60,7 +63,7 @@ class AccumulateMagics(Magics):
         __tracebackhide__ = True
         arguments, rewritten, filename = self._prepare(line, cell)
         if arguments.show or arguments.explain:
-            print(explain(rewritten.plan) if arguments.explain else rewritten.source, end="")
+            print(explain(rewritten) if arguments.explain else rewritten.source, end="")
             return None
         with _Session(self.shell, rewritten, arguments.panel) as session:
             return await session.execute_awaiting(filename)
@@ -81,7 +84,12 @@ class AccumulateMagics(Magics):
         filename = self.shell.compile.cache(shown, self._cell_number(), raw_code=shown)
         # alone first: the cell's own syntax errors are reported at the user's line
         compile(text, filename, "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
-        return arguments, rewrite_with(text, options, self.shell.user_ns), filename
+        return arguments, rewrite_with(text, options, self.shell.user_ns, self._name_of_file), filename
+
+    def _name_of_file(self, filename: str) -> str:
+        """Return `In[3]` for a cell's file name, else the last part of its path."""
+        name = self.shell.compile.format_code_name(filename)
+        return name[1] if name is not None else os.path.basename(filename)  # noqa: PTH119 - it may be `<string>`
 
     def _arguments(self, line: str) -> Any:
         try:
@@ -118,7 +126,11 @@ class _Session:
     def __enter__(self) -> _Session:  # noqa: PYI034 - not to be subclassed
         from accum_magic.engine.run import begin  # the engine is read when a cell first runs
 
+        self._bound = ExitStack()
+        self._bound.enter_context(bound(self._rewritten.functions))
         self._run: Run = begin(_total_steps(self._rewritten, self._shell.user_ns))
+        for function in self._rewritten.functions:
+            self._run.note(f"`{function.name}` ({function.where}) ran in micro-batches, rewritten for this cell")
         if self._panel == "text":
             self._safely(self._show)
         return self
@@ -135,6 +147,7 @@ class _Session:
             self._run.note(f"the view failed: {error!r}")
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._bound.close()
         self._run.end()
         for name in self._rewritten.generated:
             self._shell.user_ns.pop(name, None)
@@ -173,13 +186,7 @@ class _Session:
             *body, final = body
             last = compile(ast.Expression(final.value), filename, "eval", flags, dont_inherit=True)
         code = compile(ast.Module(body, []), filename, "exec", flags, dont_inherit=True)
-        return _as_the_cell(code, frozenset(self._rewritten.generated)), last
-
-
-def _as_the_cell(code: CodeType, generated: frozenset[str]) -> CodeType:
-    """Let the generated functions pass for the cell's own code, so that tracebacks show the user's lines."""
-    inner = tuple(_as_the_cell(c, generated) if inspect.iscode(c) else c for c in code.co_consts)
-    return code.replace(co_consts=inner, co_name="<module>" if code.co_name in generated else code.co_name)
+        return as_users_code(code, frozenset(self._rewritten.generated), "<module>"), last
 
 
 def _rewritten_functions(rewritten: Rewrite) -> str | None:

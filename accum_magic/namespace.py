@@ -14,7 +14,7 @@ from accum_magic.cell.namespace import Lookup, NameFact
 _FRAMEWORKS = {"lightning": "lightning", "pytorch_lightning": "lightning", "transformers": "transformers",
                "fastai": "fastai", "composer": "composer"}  # fmt: skip
 _FUNCTIONS_DEEP = 4
-_MISSING = object()
+MISSING = object()
 
 
 def describe(namespace: Mapping[str, Any]) -> Lookup:
@@ -23,19 +23,19 @@ def describe(namespace: Mapping[str, Any]) -> Lookup:
 
     def lookup(path: str) -> NameFact | None:
         if path not in known:
-            known[path] = _fact(_resolve(namespace, path), namespace)
+            known[path] = _fact(resolve(namespace, path), namespace)
         return known[path]
 
     return lookup
 
 
-def _resolve(namespace: Mapping[str, Any], path: str) -> Any:
-    """Follow a path through plain attributes; properties are not run."""
+def resolve(namespace: Mapping[str, Any], path: str) -> Any:
+    """Follow a path through plain attributes, MISSING where it leads nowhere; properties are not run."""
     first, *rest = path.split(".")
-    value = namespace.get(first, _MISSING)
+    value = namespace.get(first, MISSING)
     for name in rest:
-        if value is _MISSING:
-            return _MISSING
+        if value is MISSING:
+            return MISSING
         if isinstance(value, torch.nn.Module):
             stores: list[dict[str, Any]] = [value._parameters, value._buffers, value._modules, vars(value)]  # noqa: SLF001 - no property runs
             value = next((s[name] for s in stores if name in s), _static(value, name))
@@ -46,15 +46,15 @@ def _resolve(namespace: Mapping[str, Any], path: str) -> Any:
 
 def _static(value: Any, name: str) -> Any:
     if isinstance(value, torch.Tensor):
-        return _MISSING
-    found = inspect.getattr_static(value, name, _MISSING)
+        return MISSING
+    found = inspect.getattr_static(value, name, MISSING)
     if isinstance(found, FunctionType) and not isinstance(value, type | ModuleType):
         return MethodType(found, value)
-    return _MISSING if isinstance(found, property) else found
+    return MISSING if isinstance(found, property) else found
 
 
 def _fact(value: Any, namespace: Mapping[str, Any]) -> NameFact | None:
-    if value is _MISSING:
+    if value is MISSING:
         return None
     if isinstance(value, torch.nn.Module):
         return NameFact("module", reaches=True, stepping_hook=_stepping_hook(value))
@@ -66,7 +66,8 @@ def _fact(value: Any, namespace: Mapping[str, Any]) -> NameFact | None:
     if isinstance(value, ModuleType):
         return NameFact("library", reaches=False)
     if isinstance(value, FunctionType | MethodType):
-        return NameFact("function", reaches=_function_reaches(value, namespace, _FUNCTIONS_DEEP))
+        reaches = _function_reaches(value, namespace, _FUNCTIONS_DEEP)
+        return NameFact("function", reaches=reaches, takes_gradients=_takes_gradients(value))
     if isinstance(value, bool | int | float | complex | str | bytes | torch.device | torch.dtype | type(None)):
         return NameFact("value", reaches=False)
     if isinstance(value, dict | list | tuple):
@@ -78,6 +79,13 @@ def _fact(value: Any, namespace: Mapping[str, Any]) -> NameFact | None:
     framework = next((_FRAMEWORKS[c.__module__.partition(".")[0]] for c in type(value).__mro__
                       if c.__module__.partition(".")[0] in _FRAMEWORKS), None)  # fmt: skip
     return NameFact("object", reaches=_object_reaches(value), framework=framework)
+
+
+def _takes_gradients(function: FunctionType | MethodType) -> bool:
+    plain = function if isinstance(function, FunctionType) else function.__func__
+    names = function.__code__.co_names
+    by_name = "grad" in names and getattr(plain, "__globals__", {}).get("grad") is torch.autograd.grad
+    return by_name or {"autograd", "grad"} <= set(names)
 
 
 def _stepping_hook(module: torch.nn.Module) -> str | None:

@@ -8,6 +8,7 @@ from types import CodeType
 from typing import Any
 
 from accum_magic.api import rewrite_with
+from accum_magic.bind import bound
 from accum_magic.engine.run import begin
 from accum_magic.options import Options, options_from
 
@@ -32,7 +33,8 @@ def run_accumulated(cell: str, namespace: dict[str, Any], n: int | None = None, 
     leftovers = set(rewritten.generated) - set(namespace)
     run = begin()
     try:
-        return run_tree(rewritten.tree, namespace, _with_source("<accumulated cell>", cell))
+        with bound(rewritten.functions):
+            return run_tree(rewritten.tree, namespace, _with_source("<accumulated cell>", cell))
     finally:
         run.end()
         for name in leftovers:

@@ -157,8 +157,8 @@ def test_a_syntax_error_is_the_users_own_at_the_users_line(shell, body, line, te
 
 def test_no_backward(shell):
     assert message_of(shell, "%%accumulate 4\nran.append(1)\nmodel(X)") == (
-        "no `.backward()` in this cell, so there is no training step to split. Put `%%accumulate` on the cell (or on "
-        "the function's own cell) in which `loss.backward()` is written."
+        "no `.backward()` in this cell, nor in a function of the notebook that it calls, so there is no training step "
+        "to split. Put `%%accumulate` on the cell in which `loss.backward()` is written, or on one that calls it."
     )
 
 

@@ -172,7 +172,7 @@ def test_readme_shows_explain_as_it_prints():
     lines = shown.splitlines()
     code_starts = lines[0].index("for x, y in loader:")
     cell = "\n".join(line[code_starts:] for line in lines)
-    printed = explain(accum_magic.rewrite(f"\n{cell}\n", 10).plan)
+    printed = explain(accum_magic.rewrite(f"\n{cell}\n", 10))
     assert printed.partition("\n\n")[0].splitlines() == lines
 
 

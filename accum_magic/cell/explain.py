@@ -7,24 +7,39 @@ import ast
 from accum_magic.cell.planned import Plan, StepPlan
 from accum_magic.cell.recognise import is_clearing
 from accum_magic.cell.regions import Region
+from accum_magic.cell.rewrite import Rewrite
 
 _MARKS = {Region.BEFORE: "once before", Region.MICRO: "per micro-batch", Region.AFTER: "once after"}
 _BOTH = "whole and per micro-batch"
 _BACKWARD = "per micro-batch"
 
 
-def explain(plan: Plan) -> str:
-    """Return the cell's lines, marked; the batch names; the losses; and what is not certain yet."""
+def explain(rewritten: Rewrite) -> str:
+    """Return the cell's lines, marked; the batch names; the losses; and what is not certain yet.
+
+    The functions that train for the cell come first, each with the line that calls it.
+    """
+    functions = [
+        f"`{f.name}` ({f.where}), called in {f.called_in}:\n{_explained(f.rewrite.plan, f.rewrite.tree.body[-1])}"
+        for f in rewritten.functions
+    ]
+    return "\n".join([*functions, _explained(rewritten.plan)])
+
+
+def _explained(plan: Plan, only: ast.stmt | None = None) -> str:
+    """Explain a text, or one definition in it."""
     lines = plan.parsed.text.rstrip("\n").splitlines()
     marks = [""] * len(lines)
     for position, step in enumerate(plan.steps):
         earlier = any(s.places[-1].body is step.places[-1].body for s in plan.steps[:position])
         _mark(step, marks, aside=_MARKS[Region.AFTER] if earlier else _MARKS[Region.BEFORE])
-    first = next((i for i, line in enumerate(lines) if line.strip()), 0)
+    first = next((i for i, line in enumerate(lines) if line.strip()), 0) if only is None else only.lineno - 1
+    last = len(lines) if only is None else only.end_lineno or len(lines)
     width = max(map(len, marks), default=0)
-    body = [f"{i + 1:>3}  {marks[i]:<{width}}  {lines[i]}".rstrip() for i in range(first, len(lines))]
+    gap = "  " if width else ""
+    body = [f"{i + 1:>3}  {marks[i]:<{width}}{gap}{lines[i]}".rstrip() for i in range(first, last)]
     facts = [text for step in plan.steps for text in _facts(step)]
-    return "\n".join([*body, "", *facts, ""])
+    return "\n".join([*body, "", *facts, ""] if facts else [*body, ""])
 
 
 def _mark(step: StepPlan, marks: list[str], aside: str) -> None:

@@ -23,6 +23,7 @@ class NameFact:
     shape: tuple[int, ...] = ()
     has_graph: bool = False  # a tensor that an earlier cell computed from parameters
     stepping_hook: str | None = None  # a hook of a module's parameters that steps an optimizer
+    takes_gradients: bool = False  # a function that calls `torch.autograd.grad`, such as a gradient penalty's
     framework: str | None = None  # "lightning", "transformers", "fastai", "composer"
 
 

@@ -68,6 +68,11 @@ def parse(text: str) -> ParsedCell:
     if not tree.body:
         message = "the cell is empty. Write the training cell below the `%%accumulate` line."
         raise Refusal(message)
+    return parsed_tree(text, tree)
+
+
+def parsed_tree(text: str, tree: ast.Module) -> ParsedCell:
+    """Return a tree with its backward calls; losses without a name are given one in it."""
     naming = _NameLosses(tree)
     naming.visit(tree)
     return ParsedCell(text, tree, tuple(_backwards(tree, ())), tuple(naming.made))

@@ -42,7 +42,6 @@ def plan(parsed: ParsedCell, options: PlanOptions | None = None, lookup: Lookup 
     """
     options = options or PlanOptions()
     refuse.whole_cell(parsed, lookup)
-    refuse.unknown_batch_names(parsed, options.named)
     blocks: dict[int, list[Backward]] = {}
     for backward in parsed.backwards:
         blocks.setdefault(id(backward.places[backward.block_depth].body), []).append(backward)
@@ -139,6 +138,7 @@ class _Planner:
         regions = slice_regions(self.cut, self.flow, lambda unit, flow: hoists.extend(hoists_of(unit, flow)))
         if not any(r == MICRO for r in regions.values()):
             raise refuse_step.nothing_to_split(self.cut, self.triple[0], self.places)
+        refuse_step.gradients_inside([u for u in self.cut.units if u in self.cut.members], self.lookup)
         sink(self.cut, regions, self.flow.is_fed)
         placement = place_rest(self.cut, regions)
         common = _common_forks(self.cut, placement, self.triple)

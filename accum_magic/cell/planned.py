@@ -24,7 +24,17 @@ class PlanOptions:
     @property
     def named(self) -> frozenset[str]:
         """Names that the user declares to hold the batch."""
-        return frozenset(root(b.partition("[")[0]) for b in self.batch) | {name for name, _ in self.dims}
+        return frozenset(map(_name_in, self.batch)) | {name for name, _ in self.dims}
+
+    def within(self, names: frozenset[str]) -> PlanOptions:
+        """Return what is said about some names only."""
+        batch = tuple(b for b in self.batch if _name_in(b) in names)
+        return PlanOptions(batch, tuple((name, dim) for name, dim in self.dims if name in names))
+
+
+def _name_in(expression: str) -> str:
+    """Return the name that `batch["ids"]` or `batch.text` is taken from."""
+    return root(expression.partition("[")[0])
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,9 +104,11 @@ class Flow:
         if not isinstance(func, ast.Attribute):
             return False
         inner = func.value
-        if self.is_fed(inner):
-            return not any(self._call_reaches(c) for c in calls(inner))
         base = path_of(inner)
+        if base is None and self.is_fed(inner):
+            return not any(self._call_reaches(c) for c in calls(inner))
+        if base is not None and any(base == o or base.startswith(f"{o}.") for o in self.fed):
+            return True  # `self` is no value of the batch where only `self.x` is
         return base is not None and "." not in base and self._kind(base) in {"tensor", "value", "container"}
 
     def _operand_reaches(self, node: ast.AST) -> bool:

@@ -119,6 +119,25 @@ def steps_optimizer(node: ast.AST) -> bool:
     return any("sched" not in ast.unparse(c.func).lower() for c in steps)
 
 
+def trains(node: ast.AST) -> bool:
+    """Tell whether a text updates parameters, and does not only ask for gradients as a saliency map does."""
+    if steps_optimizer(node):
+        return True
+    for part in nodes(node):
+        match part:
+            case ast.AugAssign(value=value):
+                given = [value]
+            case ast.Assign(targets=[ast.Attribute(attr="data")], value=value):
+                given = [value]
+            case ast.Call(func=ast.Attribute(attr=attr), args=args) if attr.endswith("_"):
+                given = args
+            case _:
+                continue
+        if any(isinstance(n, ast.Attribute) and n.attr == "grad" for value in given for n in nodes(value)):
+            return True
+    return False
+
+
 @lru_cache(maxsize=4096)
 def nodes(node: ast.AST) -> tuple[ast.AST, ...]:
     """Return a node and all below it; remembered, since many rules ask for the same ones."""

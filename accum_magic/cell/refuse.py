@@ -28,31 +28,30 @@ from accum_magic.errors import Refusal
 _ACCUMULATION_WORDS = ("accum", "grad_acc", "virtual_batch")
 
 
-def whole_cell(parsed: ParsedCell, lookup: Lookup) -> None:
-    """Refuse what can be told without a plan."""
+def whole_cell(parsed: ParsedCell, lookup: Lookup, unreadable: str | None = None) -> None:
+    """Refuse what can be told without a plan; `unreadable` tells of a function that trains and cannot be rewritten."""
     _autograd_grad(parsed)
     _step_in_hook(parsed)
     if not parsed.backwards:
-        raise _no_backward(parsed, lookup)
+        raise _no_backward(parsed, lookup, unreadable)
     _accumulates_by_hand(parsed)
     _updates_behind_loop(parsed)
     _hook_of_earlier_cell(parsed, lookup)
 
 
-def _no_backward(parsed: ParsedCell, lookup: Lookup) -> Refusal:
-    found = framework_call(parsed.tree, lookup)
+def _no_backward(parsed: ParsedCell, lookup: Lookup, unreadable: str | None) -> Refusal:
+    found = framework_call(parsed.tree, lookup) or unreadable
     if found is not None:
         return Refusal(found)
     inside = next((c for c in _all_calls(parsed) if last_name(c.func) == "backward"), None)
     if inside is not None:
         return Refusal(
             f"line {inside.lineno}: `backward()` is called inside an expression, so its step cannot be found. "
-            "Write it as "
-            "a statement of its own, in a `for` loop."
+            "Write it as a statement of its own, in a `for` loop."
         )
     return Refusal(
-        "no `.backward()` in this cell, so there is no training step to split. Put `%%accumulate` on the cell "
-        "(or on the function's own cell) in which `loss.backward()` is written."
+        "no `.backward()` in this cell, nor in a function of the notebook that it calls, so there is no training step "
+        "to split. Put `%%accumulate` on the cell in which `loss.backward()` is written, or on one that calls it."
     )
 
 
@@ -196,10 +195,14 @@ def shares_modules(body: Sequence[ast.stmt], calls_before: Sequence[BackwardCall
     return bool((left & right) - losses)
 
 
-def unknown_batch_names(parsed: ParsedCell, named: frozenset[str]) -> None:
-    """Refuse names in `--batch` or `--dim` that the cell does not have."""
-    used = {n.id for n in nodes(parsed.tree) if isinstance(n, ast.Name)}
-    used |= {n.arg for n in nodes(parsed.tree) if isinstance(n, ast.arg)}
+def names_used(parsed: ParsedCell) -> frozenset[str]:
+    """Return the names that a text reads, binds or takes as arguments."""
+    names = {n.id for n in nodes(parsed.tree) if isinstance(n, ast.Name)}
+    return frozenset(names | {n.arg for n in nodes(parsed.tree) if isinstance(n, ast.arg)})
+
+
+def unknown_batch_names(named: frozenset[str], used: frozenset[str]) -> None:
+    """Refuse names in `--batch` or `--dim` that neither the cell nor a function it calls has."""
     for name in sorted(named - used):
         message = f"--batch or --dim names `{name}`, which this cell does not use. Check the spelling."
         raise Refusal(message)

@@ -6,7 +6,15 @@ import ast
 from collections.abc import Sequence
 
 from accum_magic.cell.batch import BatchNames, loop_names
-from accum_magic.cell.effects import bound_names, expression_effects, overlap, overlaps, root, statement_effects
+from accum_magic.cell.effects import (
+    bound_names,
+    expression_effects,
+    overlap,
+    overlaps,
+    path_of,
+    root,
+    statement_effects,
+)
 from accum_magic.cell.hoist import Hoist, replaced
 from accum_magic.cell.namespace import Lookup, NameFact
 from accum_magic.cell.parse import Place, is_loop
@@ -39,6 +47,20 @@ def backward_calls(triple: Sequence[BackwardCall]) -> None:
                 "weight is known. Reduce the loss first: `loss.mean().backward()` or `loss.sum().backward()`."
             )
             raise Refusal(message)
+
+
+def gradients_inside(units: Sequence[Unit], lookup: Lookup) -> None:
+    """Refuse a forward pass that calls a function which takes gradients itself, such as a gradient penalty."""
+    for unit in units:
+        for call in calls(unit.node):
+            path = path_of(call.func)
+            fact = None if path is None else lookup(path)
+            if fact is not None and fact.takes_gradients:
+                message = (
+                    f"line {unit.line}: `{path}` takes gradients inside the loss (`torch.autograd.grad`); "
+                    "micro-batches cannot be added up through it. Run this cell without `%%accumulate`."
+                )
+                raise Refusal(message)
 
 
 def try_around_part(cut: Slice, call: BackwardCall, places: Sequence[Place]) -> None:

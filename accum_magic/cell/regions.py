@@ -113,7 +113,8 @@ def slice_regions(cut: Slice, flow: Flow, at_micro: Callable[[Unit, Flow], objec
         regions[unit] = MICRO if fed and reaches else BEFORE
         if regions[unit] == MICRO:
             at_micro(unit, flow)
-        is_drawn_batch = flow.draws_feed and not reaches and not is_literal_unit(unit)
+        is_counter = isinstance(unit.node, ast.AugAssign)
+        is_drawn_batch = flow.draws_feed and not (reaches or is_counter or is_literal_unit(unit))
         flow.take(unit, fed=fed or is_drawn_batch, reaches=reaches)
     return regions
 

@@ -6,6 +6,7 @@ import ast
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import FunctionType
 
 from accum_magic.cell.parse import enclosing_function
 from accum_magic.cell.planned import Plan
@@ -22,15 +23,38 @@ class Rewrite:
     plan: Plan
     tree: ast.Module
     generated: tuple[str, ...]  # names that the rewrite binds and the plain cell would not
+    functions: tuple[FunctionRewrite, ...] = ()  # functions of other cells that train for this one
 
     @property
     def source(self) -> str:
-        """The rewritten cell as text."""
-        return ast.unparse(self.tree) + "\n"
+        """The rewritten cell as text, below the functions that were rewritten for it."""
+        return "".join(f"{f.source}\n\n" for f in self.functions) + ast.unparse(self.tree) + "\n"
 
     def __str__(self) -> str:
         """Return the rewritten cell as text."""
         return self.source
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionRewrite:
+    """A function that a cell calls, rewritten; it is bound for the time of the cell."""
+
+    function: FunctionType
+    where: str  # the file that holds it; a cell's is named by the shell
+    called_in: str  # `line 3` of the cell, or `line 5 of `fit`` of another function
+    rewrite: Rewrite
+
+    @property
+    def name(self) -> str:
+        """Its name, that of its class before it: `Trainer.fit`."""
+        return self.function.__qualname__.rpartition("<locals>.")[2]
+
+    @property
+    def source(self) -> str:
+        """Its definition as text; a method's is put into its class by a line below."""
+        text = self.rewrite.source
+        owner, _, name = self.name.rpartition(".")
+        return f"{text}{owner}.{name} = {name}\n" if owner else text
 
 
 def rewrite_plan(plan: Plan, into: SplitInto) -> Rewrite:
