@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from accum_magic.engine.saved import SavedTensors
     from accum_magic.engine.step import step, undo_step
     from accum_magic.engine.values import UNBOUND, Released
+    from accum_magic.engine.window import window
 
 __version__ = "0.1.0"
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "step",
     "undo_step",
     "unload_ipython_extension",
+    "window",
 ]
 
 _ENGINE = {
@@ -42,6 +44,7 @@ _ENGINE = {
     "undo_step": "step",
     "Released": "values",
     "UNBOUND": "values",
+    "window": "window",
 }
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from accum_magic.cell import refuse
-from accum_magic.cell.parse import parse
+from accum_magic.cell.parse import ParsedCell, parse
 from accum_magic.cell.plan import plan
-from accum_magic.cell.planned import Plan
+from accum_magic.cell.planned import Plan, StepPlan
 from accum_magic.cell.recognise import trains
 from accum_magic.cell.rewrite import FunctionRewrite, Rewrite, rewrite_plan
+from accum_magic.cell.window import is_backward, is_mention, no_loader, widen
 from accum_magic.errors import Refusal
 from accum_magic.options import Options, options_from
 
@@ -27,6 +30,7 @@ def rewrite(  # noqa: PLR0913 - the options of the magic, by keyword
     size: int | None = None,
     batch: str | None = None,
     dim: str | None = None,
+    window: bool = False,
     namespace: Mapping[str, Any] | None = None,
 ) -> Rewrite:
     '''Rewrite a training cell into micro-batches, without running it.
@@ -37,6 +41,7 @@ def rewrite(  # noqa: PLR0913 - the options of the magic, by keyword
         size: In place of `n`: samples per micro-batch at most.
         batch: Names (or expressions) that hold the batch, comma separated, where inference is ambiguous.
         dim: Batch dimensions that are not 0, such as `x=1,h=1`.
+        window: Accumulate over `n` batches of the loader, in place of splitting one.
         namespace: The names the cell will find; more cells can be read rightly with it.
 
     Returns:
@@ -58,7 +63,7 @@ def rewrite(  # noqa: PLR0913 - the options of the magic, by keyword
                 loss = (model(x) - y).square().mean()
 
     '''
-    return rewrite_with(cell_text, options_from(n, size, batch, dim), namespace)
+    return rewrite_with(cell_text, options_from(n, size, batch, dim, window=window), namespace)
 
 
 def rewrite_with(
@@ -74,20 +79,48 @@ def rewrite_with(
     parsed = parse(cell_text)
     if namespace is None:
         refuse.unknown_batch_names(options.plan.named, refuse.names_used(parsed))
+        if options.into.window:
+            _widened(parsed, (), options)
         return rewrite_plan(plan(parsed, options.plan), options.into)
     from accum_magic.follow import follow
     from accum_magic.namespace import describe
 
     lookup = describe(namespace)
     followed, unreadable = follow(parsed, namespace)
+    if not followed and not parsed.backwards:
+        refuse.whole_cell(parsed, lookup, unreadable)
     used = frozenset().union(*(refuse.names_used(p) for p in (parsed, *(f.parsed for f in followed))))
     refuse.unknown_batch_names(options.plan.named, used)
+    callers = _widened(parsed, followed, options) if options.into.window else []
     functions = [f for one in followed if (f := _followed(one, options, name_of_file, is_alone=not parsed.backwards))]
+    functions += [_function(one, options, name_of_file, ()) for one in callers]
     if parsed.backwards:
-        return replace(rewrite_plan(plan(parsed, options.plan, lookup), options.into), functions=tuple(functions))
-    if not functions:
-        refuse.whole_cell(parsed, lookup, unreadable)
-    return Rewrite(Plan(parsed, options.plan, ()), parsed.tree, (), tuple(functions))
+        rewritten = rewrite_plan(plan(parsed, options.plan, lookup), options.into)
+    else:
+        rewritten = rewrite_plan(Plan(parsed, options.plan, ()), options.into)
+    return replace(rewritten, functions=tuple(functions))
+
+
+def _widened(parsed: ParsedCell, followed: Sequence[Followed], options: Options) -> list[Followed]:
+    """Put windows in the place of the loaders; return functions without a step of their own that hold such a loader.
+
+    The loop over the loader may stand in the function of the step, or in one that calls it, or in the cell.
+    """
+    n = options.into.n
+    assert n is not None  # noqa: S101 - `options_from` has seen to it
+    callers: list[Followed] = []
+    if parsed.backwards and not widen(parsed, n, options.plan, is_backward):
+        raise no_loader(parsed.backwards[0].call.line, n)
+    for one in followed:
+        text: Followed | None = one
+        is_step: Callable[[ast.AST], bool] = is_backward
+        while not widen(parsed if text is None else text.parsed, n, options.plan, is_step):
+            if text is None:
+                raise no_loader(one.parsed.backwards[0].call.line, n)
+            is_step, text = partial(is_mention, text.path), text.caller
+        if text is not None and not text.parsed.backwards and text not in callers:
+            callers.append(text)
+    return callers
 
 
 def _followed(
@@ -99,13 +132,21 @@ def _followed(
     """
     from accum_magic.namespace import describe
 
-    where = name_of_file(one.function.__code__.co_filename)
     try:
         asked = options.plan.within(refuse.names_used(one.parsed))
-        rewritten = rewrite_plan(plan(one.parsed, asked, describe(one.names)), options.into)
+        steps = plan(one.parsed, asked, describe(one.names)).steps
     except Refusal as refusal:
         if not is_alone and not trains(one.parsed.tree):
             return None
+        where = name_of_file(one.function.__code__.co_filename)
         message = f"{one.called_in} calls `{one.function.__qualname__}` ({where}), and there {refusal}"
         raise Refusal(message) from None
+    return _function(one, replace(options, plan=asked), name_of_file, steps)
+
+
+def _function(
+    one: Followed, options: Options, name_of_file: Callable[[str], str], steps: tuple[StepPlan, ...]
+) -> FunctionRewrite:
+    where = name_of_file(one.function.__code__.co_filename)
+    rewritten = rewrite_plan(Plan(one.parsed, options.plan, steps), options.into)
     return FunctionRewrite(one.function, where, one.called_in, rewritten)

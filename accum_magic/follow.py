@@ -41,6 +41,8 @@ class Followed:
     parsed: ParsedCell  # its definition alone, with the line numbers of the file or cell it stands in
     names: Mapping[str, Any]  # its globals and what it closes over
     called_in: str  # `line 3` of the cell, or `line 5 of `fit``
+    path: str  # by which the caller names it
+    caller: Followed | None  # None: the cell
 
 
 def follow(parsed: ParsedCell, namespace: Mapping[str, Any]) -> tuple[list[Followed], str | None]:
@@ -51,28 +53,34 @@ def follow(parsed: ParsedCell, namespace: Mapping[str, Any]) -> tuple[list[Follo
     scopes = deque([_Scope(parsed.tree, namespace)])
     while scopes and len(seen) < _MOST_FUNCTIONS:
         scope = scopes.popleft()
-        for mention in mentions(scope.tree):
-            for function, owner in _functions_of(scope.value(mention)):
-                if function.__code__ in seen:
-                    continue
-                seen.add(function.__code__)
-                source = _source_of(function)
-                called_in = f"line {mention.line}{scope.within}"
-                if not isinstance(source, ParsedCell):
-                    unreadable += [f"{called_in}: `{mention.path}` trains, but {source}"] if source else []
-                    continue
+        for mention, function, owner in _called(scope):
+            if function.__code__ in seen:
+                continue
+            seen.add(function.__code__)
+            source, called_in = _source_of(function), f"line {mention.line}{scope.within}"
+            if isinstance(source, ParsedCell):
                 names = {**function.__globals__, **_closed_over(function)}
-                if source.backwards:
-                    found.append(Followed(function, source, names, called_in))
-                scopes.append(_Scope(source.tree, names, owner, f" of `{function.__qualname__}`"))
+                one = Followed(function, source, names, called_in, mention.path, scope.text)
+                found += [one] if source.backwards else []
+                scopes.append(_Scope(source.tree, names, owner, one))
+            elif source is not None:
+                unreadable.append(f"{called_in}: `{mention.path}` trains, but {source}")
     return found, next(iter(unreadable), None)
+
+
+def _called(scope: _Scope) -> Iterator[tuple[Mention, FunctionType, Any]]:
+    for mention in mentions(scope.tree):
+        yield from ((mention, function, owner) for function, owner in _functions_of(scope.value(mention)))
 
 
 class _Scope:
     """A text and what the names in it stand for."""
 
-    def __init__(self, tree: ast.Module, names: Mapping[str, Any], owner: object = MISSING, within: str = "") -> None:
-        self.tree, self.names, self.owner, self.within = tree, names, owner, within
+    def __init__(
+        self, tree: ast.Module, names: Mapping[str, Any], owner: object = MISSING, text: Followed | None = None
+    ) -> None:
+        self.tree, self.names, self.owner, self.text = tree, names, owner, text
+        self.within = "" if text is None else f" of `{text.function.__qualname__}`"
         self.made = made_by(tree)
         inner = nodes(tree)
         arguments = [n.arg for n in inner if isinstance(n, ast.arg)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import os
+import warnings
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from IPython.core.magic_arguments import argument, magic_arguments, parse_argstr
 from accum_magic.api import rewrite_with
 from accum_magic.bind import as_users_code, bound
 from accum_magic.cell.explain import explain
-from accum_magic.cell.length import step_counts
+from accum_magic.cell.length import schedulers_stepped, step_counts
 from accum_magic.cell.parse import enclosing_function, refuse_cell_magic
 from accum_magic.errors import AccumulateError, OptionError
 from accum_magic.options import options_from
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from accum_magic.cell.rewrite import Rewrite
     from accum_magic.engine.run import Run
+    from accum_magic.engine.schedules import ScheduleWatch
 
 _NAME = "accumulate"
 
@@ -41,6 +43,7 @@ class AccumulateMagics(Magics):
     @magic_arguments()
     @argument("n", nargs="?", metavar="N", help="micro-batches per update, at least 1")
     @argument("--size", metavar="M", help="in place of N: micro-batches of at most M samples")
+    @argument("--window", action="store_true", help="accumulate over N batches of the loader instead of splitting one")
     @argument("--batch", metavar="x,y", help="names or expressions that hold the batch, where inference is ambiguous")
     @argument("--dim", metavar="x=1,h=1", help="batch dimension of a name, where it is not 0")
     @argument("--show", action="store_true", help="print exactly the code that would run; run nothing")
@@ -55,7 +58,7 @@ class AccumulateMagics(Magics):
         if arguments.show or arguments.explain:
             print(explain(rewritten) if arguments.explain else rewritten.source, end="")
             return None
-        with _Session(self.shell, rewritten, arguments.panel) as session:
+        with _Session(self.shell, rewritten, arguments) as session:
             return session.execute(filename)
 
     async def accumulate_awaiting(self, line: str, cell: str) -> Any:
@@ -65,14 +68,16 @@ class AccumulateMagics(Magics):
         if arguments.show or arguments.explain:
             print(explain(rewritten) if arguments.explain else rewritten.source, end="")
             return None
-        with _Session(self.shell, rewritten, arguments.panel) as session:
+        with _Session(self.shell, rewritten, arguments) as session:
             return await session.execute_awaiting(filename)
 
     shell: InteractiveShell
 
     def _prepare(self, line: str, cell: str) -> tuple[Any, Rewrite, str]:
         arguments = self._arguments(line)
-        options = options_from(arguments.n, arguments.size, _unquoted(arguments.batch), _unquoted(arguments.dim))
+        options = options_from(
+            arguments.n, arguments.size, _unquoted(arguments.batch), _unquoted(arguments.dim), window=arguments.window
+        )
         __tracebackhide__ = True
         magics = self._lines_above(line, cell)
         blank = len(cell) - len(cell.lstrip("\n"))  # IPython's transformation drops blank lines at the top
@@ -114,12 +119,17 @@ class AccumulateMagics(Magics):
         return [f"%%{_NAME} {line}"]
 
 
+class ScheduleWarning(UserWarning):
+    """A learning-rate schedule will not reach its end."""
+
+
 class _Session:
     """One execution of a rewritten cell: a run, a view, and names that are taken away behind it."""
 
-    def __init__(self, shell: InteractiveShell, rewritten: Rewrite, panel: str) -> None:
-        self._shell, self._rewritten, self._panel = shell, rewritten, panel
+    def __init__(self, shell: InteractiveShell, rewritten: Rewrite, arguments: Any) -> None:
+        self._shell, self._rewritten, self._arguments = shell, rewritten, arguments
         self._view: TextView | None = None
+        self._watch: ScheduleWatch | None = None
         # what the user has under the names that the rewrite needs comes back when the cell has run
         self._kept = {n: shell.user_ns[n] for n in rewritten.generated if n in shell.user_ns}
 
@@ -128,12 +138,24 @@ class _Session:
 
         self._bound = ExitStack()
         self._bound.enter_context(bound(self._rewritten.functions))
-        self._run: Run = begin(_total_steps(self._rewritten, self._shell.user_ns))
+        total_steps = _total_steps(self._rewritten, self._shell.user_ns)
+        self._run: Run = begin(total_steps)
+        if self._arguments.window:
+            self._watch_schedules(total_steps)
         for function in self._rewritten.functions:
             self._run.note(f"`{function.name}` ({function.where}) ran in micro-batches, rewritten for this cell")
-        if self._panel == "text":
+        if self._arguments.panel == "text":
             self._safely(self._show)
         return self
+
+    def _watch_schedules(self, total_steps: int | None) -> None:
+        """Warn of schedulers that were built for more steps than come under `--window`."""
+        from accum_magic.engine.schedules import ScheduleWatch
+
+        stepped = frozenset(schedulers_stepped(self._rewritten.plan))
+        self._watch = ScheduleWatch(self._shell.user_ns, stepped, int(self._arguments.n))
+        for text in self._watch.before(total_steps):
+            warnings.warn(text, ScheduleWarning, stacklevel=1)
 
     def _show(self) -> None:
         self._view = TextView(line_for(self._shell), self._run.snapshot)
@@ -149,6 +171,8 @@ class _Session:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._bound.close()
         self._run.end()
+        for text in self._watch.after() if self._watch is not None and kind is None else ():
+            self._run.note(text)
         for name in self._rewritten.generated:
             self._shell.user_ns.pop(name, None)
         self._shell.user_ns.update(self._kept)

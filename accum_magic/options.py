@@ -22,7 +22,12 @@ class Options:
 
 
 def options_from(
-    n: str | int | None, size: str | int | None = None, batch: str | None = None, dim: str | None = None
+    n: str | int | None,
+    size: str | int | None = None,
+    batch: str | None = None,
+    dim: str | None = None,
+    *,
+    window: bool = False,
 ) -> Options:
     """Check the options of one rewrite.
 
@@ -36,7 +41,10 @@ def options_from(
     if n is not None and size is not None:
         message = f"N = {n} and --size {size} both say how to split; give one of them. {_HOW}"
         raise OptionError(message)
-    into = SplitInto(_count("N", n), _count("--size", size))
+    if window and n is None:
+        message = f"--window puts N loader batches together, found --size {size}. Write %%accumulate 4 --window."
+        raise OptionError(message)
+    into = SplitInto(_count("N", n), _count("--size", size), window)
     return Options(into, PlanOptions(_names(batch), _dims(dim)))
 
 

@@ -48,10 +48,10 @@ def _with_source(filename: str, cell: str) -> str:
 
 
 def _parsed(n: int | None, options: str) -> Options:
-    words = options.split()
+    words = [w for w in options.split() if w != "--window"]
     given = dict(zip(words[::2], words[1::2], strict=True))
-    size = given.get("--size")
-    return options_from(None if size else n, size, given.get("--batch"), given.get("--dim"))
+    size, batch, dim = (given.get(f"--{key}") for key in ("size", "batch", "dim"))
+    return options_from(None if size else n, size, batch, dim, window="--window" in options)
 
 
 def run_tree(tree: ast.Module, namespace: dict[str, Any], filename: str) -> Any:

@@ -57,6 +57,11 @@ class Case:
     plain: bool = True
     """Whether Python alone can run the cell."""
 
+    @property
+    def is_windowed(self) -> bool:
+        """Whether the cell accumulates over several batches of its loader."""
+        return "--window" in self.options
+
 
 def parse_case(name: str, text: str) -> Case:
     """Read a case.
@@ -145,18 +150,21 @@ def seed(value: int) -> None:
     np.random.seed(value)  # noqa: NPY002 - users' cells draw from the global generator
 
 
-def set_up(case: Case) -> Namespace:
-    """Run the setup in a fresh namespace; it is `__main__`, as a notebook's is."""
-    namespace: Namespace = {"__name__": "__main__"}
+def set_up(case: Case, window: int = 1) -> Namespace:
+    """Run the setup in a fresh namespace; it is `__main__`, as a notebook's is.
+
+    The loaders of a `--window` case have batches of `... * WINDOW` samples: what the plain cell is run with.
+    """
+    namespace: Namespace = {"__name__": "__main__", "WINDOW": window}
     seed(0)
     with float64(), contextlib.redirect_stdout(io.StringIO()):
         testing.run_plain(case.setup, namespace)
     return namespace
 
 
-def run_plainly(case: Case) -> Left:
-    """Run a case without the magic."""
-    return _run(case, testing.run_plain)
+def run_plainly(case: Case, n: int = 1) -> Left:
+    """Run a case without the magic; where it accumulates over a window, on batches that are n times larger."""
+    return _run(case, testing.run_plain, n if case.is_windowed else 1)
 
 
 def run_accumulated(case: Case, n: int) -> Left:
@@ -165,8 +173,8 @@ def run_accumulated(case: Case, n: int) -> Left:
     return dataclasses.replace(left, summary=accum_magic.last_run())
 
 
-def _run(case: Case, run_cell: Callable[[str, Namespace], Any]) -> Left:
-    namespace = set_up(case)
+def _run(case: Case, run_cell: Callable[[str, Namespace], Any], window: int = 1) -> Left:
+    namespace = set_up(case, window)
     printed = io.StringIO()
     seed(1)
     with float64(), contextlib.redirect_stdout(printed):
@@ -178,7 +186,7 @@ def _run(case: Case, run_cell: Callable[[str, Namespace], Any]) -> Left:
 
 # ---------------------------------------------------------------- comparison
 
-UNCOMPARED_NAMES = frozenset({"__builtins__", "__name__", "__warningregistry__"})
+UNCOMPARED_NAMES = frozenset({"__builtins__", "__name__", "__warningregistry__", "WINDOW"})
 _CODE = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.MethodType, functools.partial)
 _VALUES = (type(None), bool, int, bytes, range, slice, set, frozenset, torch.dtype, torch.device, torch.Size)
 _NUMBER = re.compile(r"[-+]?\d+(?:\.(?P<decimals>\d*))?(?:[eE](?P<exponent>[-+]?\d+))?|\bnan\b|-?\binf\b")

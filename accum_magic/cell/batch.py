@@ -12,7 +12,7 @@ from accum_magic.cell.recognise import calls, contains_draw, contains_factory, i
 from accum_magic.cell.units import Unit
 
 _WRAPPERS = frozenset(
-    {"tqdm", "track", "islice", "iter", "list", "notebook_tqdm", "progress_bar", "trange", "prefetch"}
+    {"tqdm", "track", "islice", "iter", "list", "notebook_tqdm", "progress_bar", "trange", "prefetch", "window"}
 )
 _NOT_DATA = frozenset({"range", "trange", "parameters", "named_parameters", "modules", "children", "items", "keys"})
 _TARGET_KEYWORDS = frozenset({"target", "targets", "label", "labels", "input", "input_ids", "x", "y"})
@@ -43,6 +43,11 @@ class BatchNames:
 def loop_names(loop: ast.For | ast.AsyncFor) -> frozenset[str]:
     """Return the names a `for` binds to a batch; none for `range`, parameters and literal lists."""
     return _data_names(loop.target, loop.iter)
+
+
+def binds_data(target: ast.expr, source: ast.expr) -> bool:
+    """Tell whether a loop over `source` binds a batch; `range`, parameters and literal lists yield none."""
+    return bool(_data_names(target, source))
 
 
 def _data_names(target: ast.expr, source: ast.expr) -> frozenset[str]:

@@ -7,7 +7,7 @@ import ast
 from accum_magic.cell.effects import path_of, root
 from accum_magic.cell.parse import enclosing_function
 from accum_magic.cell.planned import Plan, StepPlan
-from accum_magic.cell.recognise import last_name
+from accum_magic.cell.recognise import calls, last_name
 
 _WRAPPERS = frozenset({"enumerate", "tqdm", "trange", "track", "list", "reversed", "notebook_tqdm"})
 
@@ -46,9 +46,20 @@ def _length(source: ast.expr, bound: set[str]) -> str | None:
                 isinstance(n, ast.Call) and last_name(n.func) != "len" for a in args for n in ast.walk(a)
             )
             return None if names & bound or not is_plain else f"len(range({', '.join(map(ast.unparse, args))}))"
+        case ast.Call(func=func, args=[first, ast.Constant(int(n)), *_]) if last_name(func) == "window":
+            length = _length(first, bound)
+            return None if length is None else f"-(-{length} // {n})"
         case ast.Call(func=func, args=[first, *_]) if last_name(func) in _WRAPPERS:
             return _length(first, bound)
         case ast.List(elts=elts) | ast.Tuple(elts=elts):
             return str(len(elts))
         case _:
             return None
+
+
+def schedulers_stepped(plan: Plan) -> set[str]:
+    """Return the names whose `step` is called once per step of the cell: optimizers, and schedulers if they are."""
+    blocks = [step.places[-1].body for step in plan.steps]
+    found = {path_of(c.func.value) for body in blocks for statement in body for c in calls(statement)
+             if isinstance(c.func, ast.Attribute) and c.func.attr == "step"}  # fmt: skip
+    return {path for path in found if path is not None}

@@ -116,6 +116,8 @@ def per_sample(cut: Slice, call: BackwardCall, places: Sequence[Place], lookup: 
     if not isinstance(inner, ast.For):
         return
     source = inner.iter
+    if isinstance(source, ast.Call) and last_name(source.func) == "window":
+        source = source.args[0]
     loops = [p.owner for p in places if isinstance(p.owner, ast.For) and p.owner is not inner]
     from_loader = frozenset().union(*(loop_names(loop) for loop in loops))
     over = [a for a in source.args if isinstance(a, ast.Name)] if isinstance(source, ast.Call) else [source]

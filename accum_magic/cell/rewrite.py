@@ -8,12 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from types import FunctionType
 
-from accum_magic.cell.parse import enclosing_function
+from accum_magic.cell.parse import is_function
 from accum_magic.cell.planned import Plan
-from accum_magic.cell.recognise import nodes
-from accum_magic.cell.write_step import FreshNames, Node, SplitInto, StepWriter, placed_at
-
-_MODULE = "accum_magic"
+from accum_magic.cell.write_step import ENGINE, FreshNames, Node, SplitInto, StepWriter, engine_name, placed_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +58,11 @@ def rewrite_plan(plan: Plan, into: SplitInto) -> Rewrite:
     """Write a plan out as code."""
     original = plan.parsed.tree
     names = FreshNames(original)
-    module = names.make(_MODULE, free=not _binds(original, _MODULE))
+    module = engine_name(original)
+    names.used.add(module)
     rebuild = _Rebuild(plan, into, module, names)
     tree = ast.Module(body=rebuild.statements(original.body), type_ignores=[])
-    if any(enclosing_function(step.places) is None for step in plan.steps):
-        tree.body = _with_import(tree.body, module)
+    tree = _Imports(module, frozenset(rebuild.generated)).visit(tree)
     ast.fix_missing_locations(tree)
     return Rewrite(plan, tree, tuple(dict.fromkeys([module, *rebuild.generated, *plan.parsed.named])))
 
@@ -99,21 +96,44 @@ class _Rebuild:
         if id(node) not in self.owners:
             return node
         rebuilt = copy.copy(node)
-        is_stepping = any(enclosing_function(step.places) is node for step in self.plan.steps)
         for field in ("body", "orelse", "finalbody"):
             body = getattr(node, field, None)
             if isinstance(body, list):
                 setattr(rebuilt, field, self.statements(body))
-        if is_stepping:
-            rebuilt.body = _with_import(rebuilt.body, self.module)  # type: ignore[attr-defined]
         for field in ("handlers", "cases"):
             if hasattr(node, field):
                 setattr(rebuilt, field, [self._node(child) for child in getattr(node, field)])
         return rebuilt
 
 
-def _binds(tree: ast.AST, name: str) -> bool:
-    return any(isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Store) for n in nodes(tree))
+class _Imports(ast.NodeTransformer):
+    """Imports the engine in every function that reads it, and in the cell where that does; generated ones see it."""
+
+    def __init__(self, module: str, generated: frozenset[str]) -> None:
+        self.module, self.generated = module, generated
+
+    def visit_Module(self, node: ast.Module) -> ast.Module:
+        self.generic_visit(node)
+        node.body = _with_import(node.body, self.module) if self._reads(node) else node.body
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
+        self.generic_visit(node)
+        if node.name not in self.generated and self._reads(node):
+            node.body = _with_import(node.body, self.module)
+        return node
+
+    visit_AsyncFunctionDef = visit_FunctionDef  # type: ignore[assignment]  # noqa: N815
+
+    def _reads(self, node: ast.AST) -> bool:
+        """Whether a scope reads the engine's name itself."""
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Name) and child.id == self.module:
+                return True
+            has_own = is_function(child) and child.name not in self.generated  # type: ignore[attr-defined]
+            if not has_own and self._reads(child):
+                return True
+        return False
 
 
 def _with_import(body: Sequence[ast.stmt], module: str) -> list[ast.stmt]:
@@ -125,5 +145,5 @@ def _with_import(body: Sequence[ast.stmt], module: str) -> list[ast.stmt]:
             break
         position += 1
     position = position if position < len(body) else 0
-    header = ast.Import(names=[ast.alias(_MODULE, None if module == _MODULE else module)])
+    header = ast.Import(names=[ast.alias(ENGINE, None if module == ENGINE else module)])
     return [*body[:position], placed_at(header, body[position]), *body[position:]]

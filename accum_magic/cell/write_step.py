@@ -15,6 +15,7 @@ from accum_magic.cell.recognise import backward_call, is_pure_test, nodes, retur
 from accum_magic.cell.regions import Region
 from accum_magic.cell.units import Fork, Unit, project
 
+ENGINE = "accum_magic"
 Node = TypeVar("Node", bound=ast.AST)
 
 
@@ -24,6 +25,7 @@ class SplitInto:
 
     n: int | None = None
     size: int | None = None
+    window: bool = False  # the batch is `n` loader batches together, and is split at their borders
 
 
 class FreshNames:
@@ -42,6 +44,12 @@ class FreshNames:
             candidate = f"{name}_{count}"
         self.used.add(candidate)
         return candidate
+
+
+def engine_name(tree: ast.AST) -> str:
+    """Return the name under which a rewritten text knows the engine."""
+    binds = any(isinstance(n, ast.Name) and n.id == ENGINE and isinstance(n.ctx, ast.Store) for n in nodes(tree))
+    return FreshNames(tree).make(ENGINE, free=not binds)
 
 
 class StepWriter:
@@ -243,6 +251,8 @@ class StepWriter:
         step = self.step
         given: dict[str, ast.expr] = {}
         given["n" if self.into.n is not None else "size"] = ast.Constant(self.into.n or self.into.size)
+        if self.into.window:
+            given["window"] = ast.Constant(True)  # noqa: FBT003 - a literal of the rewritten cell
         loose = [self.renamed.get(n, n) for n in step.batch.loose if self.renamed.get(n, n) in inputs]
         fixed = [self.renamed.get(n, n) for n in step.batch.fixed if self.renamed.get(n, n) in inputs]
         for key, names in (("loose", loose), ("fixed", fixed), ("read", step.read), ("unread", step.unread)):

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
+from accum_magic.engine.per_batch import PerBatch
 from accum_magic.errors import BatchError
 
 
@@ -50,8 +51,10 @@ def rows(value: object, dim: int) -> int | None:
     """
     if isinstance(value, torch.Tensor):
         return value.shape[dim] if value.ndim > dim else None
+    if isinstance(value, PerBatch):
+        return sum(value.sizes)
     leaves = [leaf for leaf in flatten(value)[0] if is_batch_tensor(leaf, dim)]
-    counts = {leaf.shape[dim] for leaf in leaves}
+    counts = {leaf.shape[dim] for leaf in leaves} | {sum(v.sizes) for v in flatten(value)[0] if isinstance(v, PerBatch)}
     if len(counts) > 1:
         named = [(pytree.keystr(path), leaf) for path, leaf in pytree.tree_flatten_with_path(value)[0]]
         raise UnequalRows({key: leaf.shape[dim] for key, leaf in named if is_batch_tensor(leaf, dim)})
@@ -73,6 +76,8 @@ def split(value: object, sizes: tuple[int, ...], dim: int) -> Sequence[object]:
     if isinstance(value, torch.Tensor):
         return _cut(value, sizes, dim) if value.ndim > dim else [value] * len(sizes)
     leaves, spec = flatten(value)
+    if isinstance(value, PerBatch):
+        return value.split(sizes)
     samples = sum(sizes)
     if _is_plain_sequence(value) and not any(is_batch_tensor(leaf, dim) for leaf in leaves):
         return _split_sequence(value, sizes) if len(value) == samples else [value] * len(sizes)  # type: ignore[arg-type]
@@ -81,6 +86,8 @@ def split(value: object, sizes: tuple[int, ...], dim: int) -> Sequence[object]:
 
 
 def _split_leaf(leaf: Any, sizes: tuple[int, ...], dim: int) -> Sequence[object]:
+    if isinstance(leaf, PerBatch):
+        return leaf.split(sizes)
     if isinstance(leaf, torch.Tensor) and leaf.ndim > dim:
         return _cut(leaf, sizes, dim)
     if is_batch_tensor(leaf, dim):

@@ -13,6 +13,7 @@ from accum_magic.engine.loop import Backward, MicroBatches
 from accum_magic.engine.run import Run, current_run
 from accum_magic.engine.site import Outcome, Site
 from accum_magic.engine.split import micro_batch_sizes
+from accum_magic.engine.window import borders
 
 _UNDO: list[SetAside] = []
 
@@ -23,6 +24,7 @@ def step(  # noqa: PLR0913 - each is what the rewritten cell has to say
     *,
     n: int | None = None,
     size: int | None = None,
+    window: bool = False,
     dims: Mapping[str, int] | None = None,
     loose: tuple[str, ...] = (),
     fixed: tuple[str, ...] = (),
@@ -40,6 +42,7 @@ def step(  # noqa: PLR0913 - each is what the rewritten cell has to say
         batch: Arguments of `micro_step` by name; tensors are split along dimension 0, or `dims[name]`.
         n: Number of micro-batches, at most one per sample.
         size: Samples per micro-batch at most, in place of `n`.
+        window: The batch is a window of loader batches; they are its micro-batches.
         dims: Batch dimension of a name where it is not 0.
         loose: Names that are split only if they have as many rows as the batch.
         fixed: Names that are handed over whole.
@@ -65,8 +68,10 @@ def step(  # noqa: PLR0913 - each is what the rewritten cell has to say
     if not run.steps:
         run.use_device(next((v.device for v in batch.values() if isinstance(v, torch.Tensor)), torch.device("cpu")))
     whole = not torch.is_grad_enabled()  # then `backward` raises, as it does in the plain cell
-    sizes = micro_batch_sizes(site.samples(batch), 1 if whole else n, size)
-    if n is not None and len(sizes) < n and not whole:
+    samples = site.samples(batch)
+    at_borders = borders(samples) if window and not whole else None
+    sizes = at_borders or micro_batch_sizes(samples, 1 if whole else n, size)
+    if n is not None and len(sizes) < n and not (whole or window):
         run.note(f"the batch has fewer samples than N = {n}: one micro-batch per sample")
     if len(sizes) > 1:
         sizes = _measured_sizes(run, site, micro_step, batch, sizes, read)

@@ -1,0 +1,183 @@
+"""`--window`: the loader of a step, seen as one whose batches are N times larger, wherever the step's scope asks it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from accum_magic.cell.batch import binds_data
+from accum_magic.cell.effects import path_of
+from accum_magic.cell.parse import ParsedCell, is_function
+from accum_magic.cell.planned import PlanOptions
+from accum_magic.cell.recognise import backward_call, calls, last_name, nodes
+from accum_magic.cell.write_step import engine_name, placed_at
+from accum_magic.errors import Refusal
+
+# they hand on one batch for each of the loader's: what they wrap is the loader
+_HANDS_ON = frozenset(
+    {"enumerate", "tqdm", "notebook_tqdm", "track", "progress_bar", "islice", "iter", "list", "cycle"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Loop:
+    """A `for` or a comprehension that binds a batch, and the function (or the cell) that it stands in."""
+
+    target: ast.expr
+    iter: ast.expr
+    scope: ast.AST
+
+
+def widen(parsed: ParsedCell, n: int, options: PlanOptions, is_step: Callable[[ast.AST], bool]) -> bool:
+    """Put `accum_magic.window(loader, n)` in the place of the loader around every step; the tree is changed.
+
+    In the function (or the cell) of the loop, also where the same loader is iterated once more, handed to `iter`,
+    or asked for its length: all of them count batches, so all of them have to agree.
+
+    Returns:
+        False where a step (a backward, or the call of a function that holds one) has no loader around it here.
+
+    """
+    module = engine_name(parsed.tree)
+    around = list(_around(parsed.tree, is_step, (), parsed.tree))
+    return bool(around) and all(_widen_one(loop, n, module, options) for loop in around)
+
+
+def is_backward(node: ast.AST) -> bool:
+    """Tell whether a node is the statement that back-propagates."""
+    return isinstance(node, ast.stmt) and backward_call(node) is not None
+
+
+def is_mention(path: str, node: ast.AST) -> bool:
+    """Tell whether a node names a function by a path."""
+    return isinstance(node, ast.expr) and path_of(node) == path
+
+
+def _around(
+    node: ast.AST, is_step: Callable[[ast.AST], bool], loops: tuple[_Loop, ...], scope: ast.AST
+) -> Iterator[_Loop | None]:
+    """Yield for each step the loop that binds its batch, innermost first; None where there is none."""
+    if is_step(node):
+        yield next((loop for loop in reversed(loops) if binds_data(loop.target, loop.iter)), _taken(scope))
+        return
+    if is_function(node):
+        scope = node
+    if isinstance(node, ast.For | ast.AsyncFor):
+        loops = (*loops, _Loop(node.target, node.iter, scope))
+    for generator in getattr(node, "generators", ()):
+        loops = (*loops, _Loop(generator.target, generator.iter, scope))
+    for child in ast.iter_child_nodes(node):
+        yield from _around(child, is_step, loops, scope)
+
+
+def _taken(scope: ast.AST) -> _Loop | None:
+    """Return where a step takes its batch from an iterator by `next`."""
+    taken = next((c for c in calls(scope) if last_name(c.func) == "next" and c.args), None)
+    return None if taken is None else _Loop(ast.Name(id="_", ctx=ast.Store()), taken.args[0], scope)
+
+
+def _widen_one(loop: _Loop | None, n: int, module: str, options: PlanOptions) -> bool:
+    if loop is None:
+        return False
+    source = _peeled(loop.iter, loop.scope)
+    if isinstance(source, ast.Call) and last_name(source.func) == "window":
+        return True  # another step of the same loop
+    paths = {p for s in _sources_in(source) if (p := path_of(s)) is not None}
+    dims = _dims(_item(loop.target, loop.iter), options)
+    wrapped = {id(node): _windowed(node, n, module, None) for node in _same(loop.scope, paths)}
+    _Replace({**wrapped, id(source): _windowed(source, n, module, dims)}).visit(loop.scope)
+    return True
+
+
+def _peeled(node: ast.expr, scope: ast.AST) -> ast.expr:
+    """Return the loader behind `enumerate(tqdm(loader))`, also where the wrapper has been given a name before."""
+    while True:
+        match node:
+            case ast.Call(func=func, args=[first, *_]) if last_name(func) in _HANDS_ON:
+                node = first
+            case ast.Name(id=name):
+                made = _wrapper_named(name, scope)
+                if made is None:
+                    return node
+                node = made
+            case _:
+                return node
+
+
+def _wrapper_named(name: str, scope: ast.AST) -> ast.expr | None:
+    """Return `tqdm(loader)` for the `bar` of `bar = tqdm(loader)` or `with tqdm(loader) as bar`."""
+    for node in nodes(scope):
+        match node:
+            case ast.Assign(targets=[ast.Name(id=bound)], value=ast.Call() as value) if bound == name:
+                pass
+            case ast.withitem(context_expr=ast.Call() as value, optional_vars=ast.Name(id=bound)) if bound == name:
+                pass
+            case _:
+                continue
+        if last_name(value.func) in _HANDS_ON and value.args:
+            return value
+    return None
+
+
+def _item(target: ast.expr, source: ast.expr) -> ast.expr:
+    """Return the part of a loop's target that a batch is bound to: `(x, y)` of `for i, (x, y) in enumerate(loader)`."""
+    is_numbered = isinstance(source, ast.Call) and last_name(source.func) == "enumerate"
+    return target.elts[1] if is_numbered and isinstance(target, ast.Tuple) else target
+
+
+def _sources_in(source: ast.expr) -> Sequence[ast.expr]:
+    return source.args if isinstance(source, ast.Call) and last_name(source.func) == "zip" else [source]
+
+
+def _same(scope: ast.AST, paths: set[str]) -> Iterator[ast.expr]:
+    """Yield where the loader is iterated or counted: `len(loader)`, `iter(loader)`, another loop over it."""
+    for node in nodes(scope):
+        match node:
+            case ast.Call(func=ast.Name(id="len" | "iter"), args=[argument]):
+                candidate = argument
+            case ast.For(iter=argument) | ast.comprehension(iter=argument):
+                candidate = _peeled(argument, scope)
+            case _:
+                continue
+        if path_of(candidate) in paths:
+            yield candidate
+
+
+def _dims(target: ast.expr | None, options: PlanOptions) -> ast.expr | None:
+    """Return the batch dimensions of a loader's values, in the order of the loop's targets; None where all are 0."""
+    given = dict(options.dims)
+    elements = target.elts if isinstance(target, ast.Tuple) else [target]
+    dims = [given.get(e.id, 0) if isinstance(e, ast.Name) else 0 for e in elements]
+    if not any(dims):
+        return None
+    constants: list[ast.expr] = [ast.Constant(d) for d in dims]
+    return ast.Tuple(elts=constants, ctx=ast.Load()) if isinstance(target, ast.Tuple) else constants[0]
+
+
+def _windowed(node: ast.expr, n: int, module: str, dims: ast.expr | None) -> ast.expr:
+    function = ast.Attribute(value=ast.Name(id=module, ctx=ast.Load()), attr="window", ctx=ast.Load())
+    keywords = [] if dims is None else [ast.keyword(arg="dims", value=dims)]
+    if isinstance(node, ast.Call) and last_name(node.func) == "zip":
+        like = [ast.parse(p, mode="eval").body for a in node.args if (p := path_of(a)) is not None]
+        keywords += [ast.keyword(arg="like", value=ast.Tuple(elts=like, ctx=ast.Load()))] if like else []
+    return placed_at(ast.Call(func=function, args=[node, ast.Constant(n)], keywords=keywords), node)
+
+
+class _Replace(ast.NodeTransformer):
+    """Puts nodes in the place of others; what is put in is not looked into."""
+
+    def __init__(self, by_id: dict[int, ast.expr]) -> None:
+        self.by_id = by_id
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        made = self.by_id.get(id(node))
+        return self.generic_visit(node) if made is None else made
+
+
+def no_loader(line: int, n: int) -> Refusal:
+    """Say that a step takes its batch without a loader."""
+    return Refusal(
+        f"line {line}: --window puts {n} batches of a loader together, and this step has no loader: it takes its batch "
+        f"by itself. Make that batch {n} times larger where it is taken, and write `%%accumulate {n}` without --window."
+    )
