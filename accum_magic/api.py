@@ -15,7 +15,7 @@ from accum_magic.cell.plan import plan
 from accum_magic.cell.planned import Plan, StepPlan
 from accum_magic.cell.recognise import trains
 from accum_magic.cell.rewrite import FunctionRewrite, Rewrite, rewrite_plan
-from accum_magic.cell.window import is_backward, is_mention, no_loader, widen
+from accum_magic.cell.window import handed, is_backward, is_mention, no_loader, recount, widen
 from accum_magic.errors import Refusal
 from accum_magic.options import Options, options_from
 
@@ -109,18 +109,23 @@ def _widened(parsed: ParsedCell, followed: Sequence[Followed], options: Options)
     n = options.into.n
     assert n is not None  # noqa: S101 - `options_from` has seen to it
     callers: list[Followed] = []
-    if parsed.backwards and not widen(parsed, n, options.plan, is_backward):
+    if parsed.backwards and widen(parsed, n, options.plan, is_backward) is None:
         raise no_loader(parsed.backwards[0].call.line, n)
     for one in followed:
         text: Followed | None = one
         is_step: Callable[[ast.AST], bool] = is_backward
-        while not widen(parsed if text is None else text.parsed, n, options.plan, is_step):
+        while (paths := widen(parsed if text is None else text.parsed, n, options.plan, is_step)) is None:
             if text is None:
                 raise no_loader(one.parsed.backwards[0].call.line, n)
             is_step, text = partial(is_mention, text.path), text.caller
-        if text is not None and not text.parsed.backwards and text not in callers:
-            callers.append(text)
-    return callers
+        callers += [text] if text is not None else []
+        while text is not None:  # those who hand the loader on count its batches too
+            caller = parsed if text.caller is None else text.caller.parsed
+            paths = handed(paths, text.parsed.tree.body[0], caller, text.path)
+            if recount(caller, n, paths) and text.caller is not None:
+                callers.append(text.caller)
+            text = text.caller
+    return [c for i, c in enumerate(callers) if not c.parsed.backwards and c not in callers[:i]]
 
 
 def _followed(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from accum_magic.cell.batch import binds_data
-from accum_magic.cell.effects import path_of
+from accum_magic.cell.effects import path_of, root
 from accum_magic.cell.parse import ParsedCell, is_function
 from accum_magic.cell.planned import PlanOptions
 from accum_magic.cell.recognise import backward_call, calls, last_name, nodes
@@ -29,19 +29,54 @@ class _Loop:
     scope: ast.AST
 
 
-def widen(parsed: ParsedCell, n: int, options: PlanOptions, is_step: Callable[[ast.AST], bool]) -> bool:
+def widen(
+    parsed: ParsedCell, n: int, options: PlanOptions, is_step: Callable[[ast.AST], bool]
+) -> frozenset[str] | None:
     """Put `accum_magic.window(loader, n)` in the place of the loader around every step; the tree is changed.
 
     In the function (or the cell) of the loop, also where the same loader is iterated once more, handed to `iter`,
     or asked for its length: all of them count batches, so all of them have to agree.
 
     Returns:
-        False where a step (a backward, or the call of a function that holds one) has no loader around it here.
+        The paths of the loaders; None where a step (a backward, or the call of a function that holds one) has no
+        loader around it here.
 
     """
     module = engine_name(parsed.tree)
+    found: set[str] = set()
     around = list(_around(parsed.tree, is_step, (), parsed.tree))
-    return bool(around) and all(_widen_one(loop, n, module, options) for loop in around)
+    for loop in around:
+        if loop is None:
+            return None
+        found |= _widen_one(loop, n, module, options)
+    return frozenset(found) if around else None
+
+
+def recount(parsed: ParsedCell, n: int, paths: frozenset[str]) -> bool:
+    """Let a text that hands a loader to a function count its batches as that function does.
+
+    Returns:
+        Whether the text does count them, by `len(loader)` or a loop of its own.
+
+    """
+    module = engine_name(parsed.tree)
+    found = {id(node): _windowed(node, n, module, None) for node in _same(parsed.tree, set(paths))}
+    _Replace(found).visit(parsed.tree)
+    return bool(found)
+
+
+def handed(paths: frozenset[str], definition: ast.stmt, caller: ParsedCell, path: str) -> frozenset[str]:
+    """Return what the loaders of a function are called in a text that calls it as `path`."""
+    assert isinstance(definition, ast.FunctionDef | ast.AsyncFunctionDef)  # noqa: S101 - for the type checker
+    parameters = [a.arg for a in (*definition.args.posonlyargs, *definition.args.args)]
+    if "." in path and parameters:
+        parameters = parameters[1:]  # a method's `self`
+    named = {*parameters, *(a.arg for a in definition.args.kwonlyargs)}
+    found = {p for p in paths if root(p) not in named}  # a global of both
+    for call in (c for c in calls(caller.tree) if path_of(c.func) == path):
+        given = dict(zip(parameters, call.args, strict=False)) | {k.arg: k.value for k in call.keywords if k.arg}
+        found |= {p for name, value in given.items() if name in paths and (p := path_of(value)) is not None}
+    return frozenset(found)
 
 
 def is_backward(node: ast.AST) -> bool:
@@ -77,17 +112,15 @@ def _taken(scope: ast.AST) -> _Loop | None:
     return None if taken is None else _Loop(ast.Name(id="_", ctx=ast.Store()), taken.args[0], scope)
 
 
-def _widen_one(loop: _Loop | None, n: int, module: str, options: PlanOptions) -> bool:
-    if loop is None:
-        return False
+def _widen_one(loop: _Loop, n: int, module: str, options: PlanOptions) -> set[str]:
     source = _peeled(loop.iter, loop.scope)
     if isinstance(source, ast.Call) and last_name(source.func) == "window":
-        return True  # another step of the same loop
+        return set()  # another step of the same loop
     paths = {p for s in _sources_in(source) if (p := path_of(s)) is not None}
     dims = _dims(_item(loop.target, loop.iter), options)
     wrapped = {id(node): _windowed(node, n, module, None) for node in _same(loop.scope, paths)}
     _Replace({**wrapped, id(source): _windowed(source, n, module, dims)}).visit(loop.scope)
-    return True
+    return paths
 
 
 def _peeled(node: ast.expr, scope: ast.AST) -> ast.expr:

@@ -23,6 +23,7 @@ train_loader = DataLoader(TensorDataset(torch.randn(43, 6), torch.randn(43, 1)),
 model = nn.Linear(6, 1)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 # %% cell
-history = fit(2, train_loader)
+history = fit(2, loader=train_loader)
+per_epoch = len(train_loader)
 # %% later
 after = len(train_loader.dataset)
