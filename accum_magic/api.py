@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from accum_magic.cell import refuse
+from accum_magic.cell.namespace import nothing_known
 from accum_magic.cell.parse import ParsedCell, parse
 from accum_magic.cell.plan import plan
 from accum_magic.cell.planned import Plan, StepPlan
@@ -78,6 +79,8 @@ def rewrite_with(
     """
     parsed = parse(cell_text)
     if namespace is None:
+        if not parsed.backwards:
+            refuse.whole_cell(parsed, nothing_known, options.into.n)
         refuse.unknown_batch_names(options.plan.named, refuse.names_used(parsed))
         if options.into.window:
             _widened(parsed, (), options)
@@ -88,7 +91,7 @@ def rewrite_with(
     lookup = describe(namespace)
     followed, unreadable = follow(parsed, namespace)
     if not followed and not parsed.backwards:
-        refuse.whole_cell(parsed, lookup, unreadable)
+        refuse.whole_cell(parsed, lookup, options.into.n, unreadable)
     used = frozenset().union(*(refuse.names_used(p) for p in (parsed, *(f.parsed for f in followed))))
     refuse.unknown_batch_names(options.plan.named, used)
     callers = _widened(parsed, followed, options) if options.into.window else []

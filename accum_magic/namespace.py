@@ -8,6 +8,7 @@ from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader
 
 from accum_magic.cell.namespace import Lookup, NameFact
 
@@ -78,7 +79,19 @@ def _fact(value: Any, namespace: Mapping[str, Any]) -> NameFact | None:
         return NameFact("function", reaches=None if _is_module_class(value) else False)
     framework = next((_FRAMEWORKS[c.__module__.partition(".")[0]] for c in type(value).__mro__
                       if c.__module__.partition(".")[0] in _FRAMEWORKS), None)  # fmt: skip
-    return NameFact("object", reaches=_object_reaches(value), framework=framework)
+    size = _batch_size(value) if framework is not None or isinstance(value, DataLoader) else None
+    return NameFact("object", reaches=_object_reaches(value), framework=framework, batch_size=size)
+
+
+def _batch_size(value: Any) -> int | None:
+    """Return the batch size of a loader, of a Hugging Face Trainer or of a fastai Learner."""
+    for path in ("batch_size", "args.per_device_train_batch_size", "dls.bs"):
+        found = value
+        for name in path.split("."):
+            found = getattr(found, name, None)
+        if isinstance(found, int):
+            return found
+    return None
 
 
 def _takes_gradients(function: FunctionType | MethodType) -> bool:

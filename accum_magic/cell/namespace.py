@@ -25,6 +25,7 @@ class NameFact:
     stepping_hook: str | None = None  # a hook of a module's parameters that steps an optimizer
     takes_gradients: bool = False  # a function that calls `torch.autograd.grad`, such as a gradient penalty's
     framework: str | None = None  # "lightning", "transformers", "fastai", "composer"
+    batch_size: int | None = None  # of a loader, or of what a framework's trainer is given
 
 
 Lookup = Callable[[str], NameFact | None]

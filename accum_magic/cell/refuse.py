@@ -9,7 +9,7 @@ from accum_magic.cell.batch import callees
 from accum_magic.cell.effects import overlaps, path_of, root
 from accum_magic.cell.frameworks import framework_call
 from accum_magic.cell.namespace import Lookup
-from accum_magic.cell.parse import ParsedCell
+from accum_magic.cell.parse import ParsedCell, Place
 from accum_magic.cell.recognise import (
     BackwardCall,
     backward_call,
@@ -23,24 +23,25 @@ from accum_magic.cell.recognise import (
     steps_optimizer,
 )
 from accum_magic.cell.regions import Slice, backward_slice
+from accum_magic.cell.unaccumulate import factor_of, plain_loop
 from accum_magic.errors import Refusal
 
 _ACCUMULATION_WORDS = ("accum", "grad_acc", "virtual_batch")
 
 
-def whole_cell(parsed: ParsedCell, lookup: Lookup, unreadable: str | None = None) -> None:
+def whole_cell(parsed: ParsedCell, lookup: Lookup, n: int | None = None, unreadable: str | None = None) -> None:
     """Refuse what can be told without a plan; `unreadable` tells of a function that trains and cannot be rewritten."""
     _autograd_grad(parsed)
     _step_in_hook(parsed)
     if not parsed.backwards:
-        raise _no_backward(parsed, lookup, unreadable)
+        raise _no_backward(parsed, lookup, n, unreadable)
     _accumulates_by_hand(parsed)
     _updates_behind_loop(parsed)
     _hook_of_earlier_cell(parsed, lookup)
 
 
-def _no_backward(parsed: ParsedCell, lookup: Lookup, unreadable: str | None) -> Refusal:
-    found = framework_call(parsed.tree, lookup) or unreadable
+def _no_backward(parsed: ParsedCell, lookup: Lookup, n: int | None, unreadable: str | None) -> Refusal:
+    found = framework_call(parsed.tree, lookup, n) or unreadable
     if found is not None:
         return Refusal(found)
     inside = next((c for c in _all_calls(parsed) if last_name(c.func) == "backward"), None)
@@ -102,22 +103,24 @@ def _accumulates_by_hand(parsed: ParsedCell) -> None:
         block = backward.places[backward.block_depth]
         for statement in block.body:
             if _is_step_every_k(statement):
-                line = statement.lineno
-                message = (
-                    f"line {line}: this cell already accumulates gradients by hand (`{head_of(statement)}` around the "
-                    "optimizer's step). Write the plain cell: drop the `if` and the division of the loss, call "
-                    "`zero_grad()`, `backward()` and `step()` for every batch, and give the loader the large "
-                    "batch size."
-                )
-                raise Refusal(message)
+                found = f"line {statement.lineno}", f"`{head_of(statement)}` around the optimizer's step"
+                raise _by_hand(*found, block, factor_of(statement.test))  # type: ignore[attr-defined]
         words = ast.unparse(ast.Module(block.body, [])).lower()
         divisor = next((n for n in _divisors(block.body) if any(w in n.lower() for w in _ACCUMULATION_WORDS)), None)
         if divisor is not None and words:
-            message = (
-                f"line {backward.call.line}: this cell already accumulates gradients by hand (the loss is divided by "
-                f"`{divisor}`). Write the plain cell: the undivided loss, and a step for every batch."
-            )
-            raise Refusal(message)
+            raise _by_hand(f"line {backward.call.line}", f"the loss is divided by `{divisor}`", block, divisor)
+
+
+def _by_hand(line: str, what: str, block: Place, factor: str | None) -> Refusal:
+    """Say what to write in place of an accumulation by hand: `--window` does the same to the plain loop."""
+    n = factor if factor and factor.isdigit() else "N"
+    meaning = "" if n == factor else f" with N = `{factor}`"
+    advice = (
+        f"Write the plain cell: the undivided loss, and `zero_grad()`, `backward()` and `step()` for every batch. "
+        f"`%%accumulate {n} --window`{meaning} then takes {n} batches of the loader per update"
+    )
+    loop = f":\n{plain_loop(block.owner, factor)}" if factor and isinstance(block.owner, ast.For | ast.While) else "."
+    return Refusal(f"{line}: this cell already accumulates gradients by hand ({what}). {advice}{loop}")
 
 
 def _is_step_every_k(statement: ast.stmt) -> bool:

@@ -21,3 +21,5 @@ for i, (x, y) in enumerate(loader):
 # %% refused
 # line 6
 # already accumulates
+# `%%accumulate N --window` with N = `k` then takes N batches of the loader per update
+# loss = F.cross_entropy(model(x), y)

@@ -19,4 +19,4 @@ trainer = Trainer(model, train_dataloader=loader, max_duration="2ep")
 trainer.fit()
 # %% refused
 # line 2
-# device_train_microbatch_size
+# device_train_microbatch_size=3

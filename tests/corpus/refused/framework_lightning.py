@@ -17,4 +17,5 @@ trainer = Trainer()
 trainer.fit(model, loader)
 # %% refused
 # line 1
-# accumulate_grad_batches
+# accumulate_grad_batches=2
+# batch_size=3 in the loader
