@@ -1,0 +1,20 @@
+# The cell has a variable `accum_magic` of its own.  idiom: loader-module
+# %% setup
+import torch
+from torch import nn
+import torch.nn.functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+X, Y = torch.randn(23, 4), torch.randint(0, 3, (23,))
+loader = DataLoader(TensorDataset(X, Y), batch_size=9)
+# %% cell
+accum_magic = 0.0
+for x, y in loader:
+    optimizer.zero_grad()
+    loss = F.cross_entropy(model(x), y)
+    loss.backward()
+    optimizer.step()
+    accum_magic += loss.item()
+print(accum_magic)

@@ -1,0 +1,21 @@
+# A profiler range around backward and step, named by the shape of the outputs, which nobody else reads.  idiom: loader-module
+# %% setup
+import torch
+from torch import nn
+import torch.nn.functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+X, Y = torch.randn(23, 4), torch.randint(0, 3, (23,))
+loader = DataLoader(TensorDataset(X, Y), batch_size=9)
+
+from torch.profiler import record_function
+# %% cell
+for x, y in loader:
+    optimizer.zero_grad()
+    out = model(x)
+    loss = F.cross_entropy(out, y)
+    with record_function(f"backward of {tuple(out.shape)}"):
+        loss.backward()
+        optimizer.step()
