@@ -1,0 +1,22 @@
+# The last batch's outputs are looked at behind the loop, in a function.  idiom: loader-def
+# %% setup
+import torch
+from torch import nn
+import torch.nn.functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+X, Y = torch.randn(23, 4), torch.randint(0, 3, (23,))
+loader = DataLoader(TensorDataset(X, Y), batch_size=9)
+# %% cell
+def train():
+    for x, y in loader:
+        optimizer.zero_grad()
+        out = model(x)
+        loss = F.cross_entropy(out, y)
+        loss.backward()
+        optimizer.step()
+    return out.argmax(1).tolist()
+
+train()
