@@ -185,6 +185,7 @@ def _source_of(function: FunctionType) -> ParsedCell | str | None:
         package = (function.__module__ or "").partition(".")[0]
         why = f"belongs to an installed package (`{package}`), whose code is never rewritten. {_COPY}"
     else:
+        linecache.checkcache(code.co_filename)  # a module's file may have been edited since
         text = "".join(linecache.getlines(code.co_filename, function.__globals__))
         definition = _definition(text, code)
         if definition is not None and _is_current(function, definition):

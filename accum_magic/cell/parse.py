@@ -36,8 +36,11 @@ class Backward:
 
     @property
     def block_depth(self) -> int:
-        """Index in `places` of the body of the innermost loop, function or `try` (or the module's)."""
-        stops = (*_LOOPS, *_FUNCTIONS, ast.Module, ast.ClassDef, ast.Try, ast.TryStar, ast.ExceptHandler)
+        """Index in `places` of the body that holds the whole step: of the innermost loop, function, `try` or `case`."""
+        stops = (
+            *_LOOPS, *_FUNCTIONS, ast.Module, ast.ClassDef, ast.Try, ast.TryStar, ast.ExceptHandler, ast.match_case,
+            ast.AsyncWith,
+        )  # fmt: skip
         return max(i for i, place in enumerate(self.places) if isinstance(place.owner, stops))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from accum_magic.cell.batch import binds_data
 from accum_magic.cell.effects import path_of, root
@@ -125,32 +126,36 @@ def _widen_one(loop: _Loop, n: int, module: str, options: PlanOptions) -> set[st
 
 def _peeled(node: ast.expr, scope: ast.AST) -> ast.expr:
     """Return the loader behind `enumerate(tqdm(loader))`, also where the wrapper has been given a name before."""
+    seen: list[ast.expr] = []  # `loader = tqdm(loader)` names itself
     while True:
         match node:
             case ast.Call(func=func, args=[first, *_]) if last_name(func) in _HANDS_ON:
                 node = first
             case ast.Name(id=name):
-                made = _wrapper_named(name, scope)
-                if made is None:
+                made = _wrappers(scope).get(name)
+                if made is None or made in seen:
                     return node
+                seen.append(made)
                 node = made
             case _:
                 return node
 
 
-def _wrapper_named(name: str, scope: ast.AST) -> ast.expr | None:
-    """Return `tqdm(loader)` for the `bar` of `bar = tqdm(loader)` or `with tqdm(loader) as bar`."""
+@lru_cache(maxsize=64)
+def _wrappers(scope: ast.AST) -> dict[str, ast.Call]:
+    """Return `tqdm(loader)` for the `bar` of `bar = tqdm(loader)` or `with tqdm(loader) as bar`, by that name."""
+    found: dict[str, ast.Call] = {}
     for node in nodes(scope):
         match node:
-            case ast.Assign(targets=[ast.Name(id=bound)], value=ast.Call() as value) if bound == name:
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call() as value):
                 pass
-            case ast.withitem(context_expr=ast.Call() as value, optional_vars=ast.Name(id=bound)) if bound == name:
+            case ast.withitem(context_expr=ast.Call() as value, optional_vars=ast.Name(id=name)):
                 pass
             case _:
                 continue
         if last_name(value.func) in _HANDS_ON and value.args:
-            return value
-    return None
+            found.setdefault(name, value)
+    return found
 
 
 def _item(target: ast.expr, source: ast.expr) -> ast.expr:
