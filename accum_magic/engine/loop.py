@@ -128,11 +128,13 @@ class MicroBatches:
             if root.numel() != 1 or not root.requires_grad:  # or gradients are switched off
                 root.backward()  # type: ignore[no-untyped-call]  # the user's own error: PyTorch says what is wrong
         parameters, signature = look_at(roots)
-        if signature != self.site.signature:
-            if self.site.signature:
-                raise _StaleFactsError
+        is_new = signature != self.site.signature
+        if is_new and self.site.signature:
+            raise _StaleFactsError
+        # in every step: a cell may weigh its classes anew for each batch or epoch
+        self.site.find_targets(roots, dict(zip(self.batch, pieces, strict=True)))
+        if is_new:
             self.site.signature = signature
-            self.site.find_targets(roots, dict(zip(self.batch, pieces, strict=True)))
             self.run_of_cell.learn(self.site)
         reason = self.site.ignored_reason(self.batch) if self.site.unignored else None
         if reason is not None:

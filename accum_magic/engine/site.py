@@ -202,7 +202,7 @@ class Site:
         return _repeated(value, count, self.dim(name))
 
     def find_targets(self, roots: Sequence[torch.Tensor], pieces: Mapping[str, Any]) -> None:
-        """Find the targets of measured losses in the batch, from the graph of a micro-batch."""
+        """Find the targets of measured losses in the batch, from the graph of a step's first micro-batch."""
         assert self.facts is not None  # noqa: S101 - asked for after the probe only
         inside = {n: p for n, p in pieces.items() if n in (self.divided or ())}
         self.unignored.clear()

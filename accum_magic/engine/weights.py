@@ -69,12 +69,13 @@ def total_weight(root: torch.Tensor, fact: Scalar) -> torch.Tensor:
 
 def find_targets(node: Any, pieces: dict[str, Any]) -> Targets | None:
     """Find the leaf of a micro-batch that a cross entropy takes as its targets; None where it made its own."""
-    target = node._saved_target
+    target = getattr(node, "_saved_target", None)
     if target is None or target.is_floating_point():
         return None
     ignore = int(node._saved_ignore_index)
     for name, piece in pieces.items():
-        for index, leaf in enumerate(flatten(piece)[0]):
+        leaves = (piece,) if isinstance(piece, torch.Tensor) else flatten(piece)[0]
+        for index, leaf in enumerate(leaves):
             if isinstance(leaf, torch.Tensor) and _same_memory(leaf, target):
                 weight = node._saved_weight
                 return Targets(name, index, ignore - 2 * _INT64 if ignore >= _INT64 else ignore,
