@@ -73,11 +73,12 @@ def detached(value: Any) -> Any:
 class Collector:
     """Collects one value over the micro-batches of a step."""
 
-    __slots__ = ("facts", "is_read", "name", "parts", "spec")
+    __slots__ = ("agreements", "facts", "is_read", "name", "parts", "spec")
 
     def __init__(self, name: str, facts: Sequence[Leaf], *, is_read: bool) -> None:
         self.name, self.facts, self.is_read = name, facts, is_read
         self.parts: list[list[Any]] = [[] for _ in facts]
+        self.agreements: list[torch.Tensor] = []  # whether constants made anew were the same again
         self.spec: pytree.TreeSpec | None = None
 
     @property
@@ -93,19 +94,32 @@ class Collector:
     def take(self, value: Any) -> None:
         """Take the value of one micro-batch, without its graph."""
         if isinstance(value, torch.Tensor):
-            fact = self.facts[0]
-            if isinstance(fact, Scalar) or (self.is_read and isinstance(fact, Joined)):
-                self.parts[0].append(value.detach())
+            self._take_leaf(self.parts[0], self.facts[0], value)
             return
         leaves, self.spec = flatten(value)
         for part, fact, leaf in zip(self.parts, self.facts, leaves, strict=True):
-            if isinstance(fact, Scalar) or (self.is_read and isinstance(fact, Joined)):
-                part.append(leaf.detach())
-            elif isinstance(fact, Constant):
-                part[:] = [leaf]
+            self._take_leaf(part, fact, leaf)
+
+    def _take_leaf(self, part: list[Any], fact: Leaf, leaf: Any) -> None:
+        if isinstance(fact, Scalar) or (self.is_read and isinstance(fact, Joined)):
+            part.append(leaf.detach())
+        elif isinstance(fact, Constant):
+            if isinstance(leaf, torch.Tensor):
+                leaf = leaf.detach()
+                if part and self.is_read:
+                    self._compare(part[0], leaf)
+            part[:] = [leaf]
+
+    def _compare(self, before: Any, now: torch.Tensor) -> None:
+        # A causal mask is made anew for each micro-batch. That two samples and three gave the same is no proof.
+        if before.data_ptr() != now.data_ptr():
+            is_same = before.eq(now).all() if before.shape == now.shape else torch.tensor(False)  # noqa: FBT003
+            self.agreements.append(is_same)
 
     def result(self, weights: Sequence[float]) -> Any:
         """Return the value of the whole batch."""
+        if not all(map(bool, self.agreements)):
+            return Released(self.name, "it is another in each micro-batch")
         leaves = [self._leaf(f, p, weights) for f, p in zip(self.facts, self.parts, strict=True)]
         if self.spec is None:
             return leaves[0]

@@ -166,3 +166,17 @@ def test_a_value_that_was_not_kept_says_so():
         with pytest.raises(accum_magic.AccumulateError, match="`out` was not kept: it is large") as caught:
             use()
         assert "`kept = out`" in str(caught.value)
+
+
+@pytest.mark.usefixtures("run")
+@pytest.mark.parametrize(("largest", "is_kept"), [(9, True), (2, False)])
+def test_a_tensor_that_only_the_probe_found_constant_is_not_kept(model, largest, is_kept):
+    def micro_step(x, y):
+        value = F.cross_entropy(model(x), y)
+        return (value,), (torch.arange(3) + (y > largest).any(),)
+
+    [value] = accum_magic.step(micro_step, {"x": X, "y": Y}, n=3, read=("rows",))
+    assert torch.is_tensor(value) == is_kept
+    if not is_kept:
+        with pytest.raises(accum_magic.AccumulateError, match="`rows` was not kept: it is another in each micro-batch"):
+            value.sum()
