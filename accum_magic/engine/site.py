@@ -226,6 +226,8 @@ def _repeated(value: Any, count: int, dim: int) -> Any:
     if isinstance(value, torch.Tensor):
         index = torch.arange(count, device=value.device) % value.shape[dim]
         return value.index_select(dim, index)
+    if is_batch_tensor(value, dim):  # an array of NumPy: a batch that the step itself makes a tensor of
+        return value.take([i % value.shape[dim] for i in range(count)], axis=dim)
     if isinstance(value, list | tuple) and not any(is_batch_tensor(v, dim) for v in value):
         return [value[i % len(value)] for i in range(count)]
     from torch.utils import _pytree as pytree
