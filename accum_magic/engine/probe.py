@@ -17,11 +17,12 @@ from accum_magic.engine.graph import Lockstep, Pair
 from accum_magic.engine.leaves import leaf_facts, leaves_of, pair_top, root_facts
 from accum_magic.engine.reads import NumberReads
 from accum_magic.engine.saved import SavedTensors
+from accum_magic.engine.state import Findings, findings, is_same
 from accum_magic.engine.terms import Context
 from accum_magic.engine.undo import Rehearsal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from accum_magic.engine.facts import Leaf
@@ -41,19 +42,22 @@ class _Run:
     reads: NumberReads
 
 
-def probe(forward: Callable[[int], Outcome], k: int) -> StepFacts:
+def probe(forward: Callable[[int], Outcome], k: int, sources: Mapping[str, object] | None = None) -> StepFacts:
     """Run a step forward on k and on k + 1 samples and read off how its micro-batches recombine.
+
+    Where the forward has changed some state, it runs on k samples once more, to tell what changes each time.
 
     Args:
         forward: runs the step on the first ``n`` samples; returns the tensors that ``backward`` is called
-            on, and the values that the step leaves. Called twice, for ``k`` and ``k + 1``.
+            on, and the values that the step leaves. Called twice, for ``k`` and ``k + 1``, or once more.
         k: samples of the smaller run; 2 or more, since a size of 1 broadcasts.
+        sources: what the forward reads, by name: its function, models, helpers. Where state may be kept.
 
     Returns:
         Frozen facts; they hold no tensor, and both graphs are gone.
 
     Raises:
-        whatever ``forward`` raises, after random states and module buffers are put back.
+        whatever ``forward`` raises, after random states, buffers and other state are put back.
 
     Example::
 
@@ -71,14 +75,15 @@ def probe(forward: Callable[[int], Outcome], k: int) -> StepFacts:
     """
     with ExitStack() as stack:
         stack.enter_context(_eager())
-        rehearsal = stack.enter_context(Rehearsal())
+        rehearsal = stack.enter_context(Rehearsal(sources or {}))
         small = _run(forward, k)
+        left = _left_behind(forward, small, rehearsal, k)
         rehearsal.rewind()
         large = _run(forward, k + 1)
         rehearsal.rewind()
         is_quiet = not rehearsal.drew and not rehearsal.batch_norms()
         context = Context(k, is_quiet, (small.reads, large.reads))
-        return _facts(small, large, context, rehearsal)
+        return _facts(small, large, context, rehearsal, left)
 
 
 def _eager() -> AbstractContextManager[object]:
@@ -99,7 +104,19 @@ def _run(forward: Callable[[int], Outcome], samples: int) -> _Run:
     return _Run(tuple(roots), [leaves_of(value) for value in values], saved.now_bytes, reads)
 
 
-def _facts(small: _Run, large: _Run, context: Context, rehearsal: Rehearsal) -> StepFacts:
+def _left_behind(forward: Callable[[int], Outcome], small: _Run, rehearsal: Rehearsal, k: int) -> Findings:
+    """Tell what a forward leaves in modules and lists: a second one, behind the first, changes it again or not."""
+    first = rehearsal.state.changes()
+    if not first:
+        return Findings()
+    rehearsal.rewind_random()
+    before = [root.detach().clone() for root in small.roots]
+    roots, _ = forward(k)
+    agree = all(is_same(mine, theirs.detach()) for mine, theirs in zip(before, roots, strict=True))
+    return findings(first, rehearsal.state.changes(), losses_agree=agree)
+
+
+def _facts(small: _Run, large: _Run, context: Context, rehearsal: Rehearsal, left: Findings) -> StepFacts:
     steps = Lockstep()
     tops = [pair_top(steps, mine, theirs) for mine, theirs in zip(small.roots, large.roots, strict=True)]
     below_roots = len(steps.order)
@@ -114,12 +131,12 @@ def _facts(small: _Run, large: _Run, context: Context, rehearsal: Rehearsal) -> 
         for mine, theirs, leaf_top in zip(small.leaves, large.leaves, leaf_tops, strict=True)
     )
     slope = float(large.saved_bytes - small.saved_bytes)
-    reasons = (*_norm_reasons(steps.order[:below_roots], rehearsal), *_root_reasons(roots))
+    reasons = (*_norm_reasons(steps.order[:below_roots], rehearsal), *_root_reasons(roots), *left.reasons)
     return StepFacts(
         roots=roots,
         values=values,
         reasons=tuple(dict.fromkeys(reasons)),
-        notes=_notes(rehearsal),
+        notes=(*_notes(rehearsal), *left.notes),
         min_samples=_min_samples(steps.order, rehearsal),
         saved_bytes=(small.saved_bytes - slope * context.k, slope),
     )

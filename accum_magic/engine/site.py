@@ -166,7 +166,7 @@ class Site:
 
         failure: Exception | None = None
         try:
-            facts = probe(forward, PROBE_SAMPLES)
+            facts = probe(forward, PROBE_SAMPLES, self._sources(micro_step, batch))
         except Exception as error:  # noqa: BLE001 - it is raised below
             failure = error
         if failure is not None:
@@ -181,6 +181,11 @@ class Site:
         self.facts = facts
         self.reasons, self.notes = list(facts.reasons), list(facts.notes)
         self.targets.clear()
+
+    def _sources(self, micro_step: Callable[..., Outcome], batch: Mapping[str, Any]) -> dict[str, object]:
+        """Return where the step may keep state: behind the names it reads, the batch's own rows aside."""
+        whole = {n: v for n, v in batch.items() if n not in (self.divided or ())}
+        return {micro_step.__name__: micro_step, **whole}
 
     def _check_values(self, facts: StepFacts, read: Sequence[str]) -> None:
         for name, leaves in zip(read, facts.values, strict=False):

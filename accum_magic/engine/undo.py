@@ -1,4 +1,4 @@
-"""Run a forward and put back what it changed: random states and module buffers."""
+"""Run a forward and put back what it changed: random states, buffers and whatever else holds state."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from accum_magic.engine.state import State
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
 
     from torch.utils.hooks import RemovableHandle
@@ -87,41 +90,25 @@ def _set_device_state(name: str, index: int, state: torch.Tensor) -> None:
 
 
 @dataclass(slots=True, eq=False)
-class _Buffer:
-    owner: nn.Module
-    name: str
-    original: torch.Tensor
-    value: torch.Tensor
-    version: int
-
-    def restore(self) -> None:
-        # Only what changed is written: a write raises the version of a buffer that a graph may have saved.
-        # `.data` edits leave the version alone, hence the comparison.
-        if self.owner._buffers.get(self.name) is not self.original:
-            self.owner._buffers[self.name] = self.original
-        if self.original._version != self.version or not torch.equal(self.original, self.value):
-            with torch.no_grad():
-                self.original.copy_(self.value)
-            self.version = self.original._version
-
-
-@dataclass(slots=True, eq=False)
 class Rehearsal:
-    """A block whose forwards leave random states and buffers as they were, also when they raise.
+    """A block whose forwards leave random states and all other state as they were, also when they raise.
 
     ``rewind`` goes back to the start within the block; leaving it does the same.
     """
 
+    sources: Mapping[str, object] = field(default_factory=dict)
+    """What the forward reads, by name; the modules that are called are found in any case."""
     modules: dict[nn.Module, None] = field(default_factory=dict)
     """Every module that was called, in the order of its first call."""
     drew: bool = False
     """Whether a forward drew random numbers, as far as ``rewind`` has seen."""
-    _buffers: list[_Buffer] = field(default_factory=list)
+    state: State = field(default_factory=State)
     _start: RandomStates | None = None
     _hook: RemovableHandle | None = None
 
     def __enter__(self) -> Self:
         self._start = RandomStates.now()
+        self.state.watch(self.sources)
         self._hook = register_module_forward_pre_hook(self._remember)
         return self
 
@@ -136,20 +123,21 @@ class Rehearsal:
         self.rewind()
 
     def rewind(self) -> None:
-        """Put random states and buffers back to what they were on entry."""
+        """Put everything back to what it was on entry."""
+        self.rewind_random()
+        self.state.restore()
+
+    def rewind_random(self) -> None:
+        """Put the random states back, so that the same numbers are drawn again."""
         if self._start is not None:
             self.drew = self.drew or self._start.differs(RandomStates.now())
             self._start.restore()
-        for buffer in self._buffers:
-            buffer.restore()
+        self.drew = self.state.rewind_generators() or self.drew
 
     def _remember(self, module: nn.Module, _args: Any) -> None:
-        if module in self.modules:
-            return
-        self.modules[module] = None
-        for name, buffer in module.named_buffers(recurse=False):
-            if not nn.parameter.is_lazy(buffer):
-                self._buffers.append(_Buffer(module, name, buffer, buffer.detach().clone(), buffer._version))
+        if module not in self.modules:
+            self.modules[module] = None
+            self.state.watch_module(module)
 
     def random_layers(self) -> tuple[str, ...]:
         """Type names of the called modules that drop values at random."""
