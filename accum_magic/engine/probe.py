@@ -14,6 +14,7 @@ from accum_magic.engine import reductions as table
 from accum_magic.engine.facts import Scalar, StepFacts, Unknown
 from accum_magic.engine.flow import measure
 from accum_magic.engine.graph import Lockstep, Pair
+from accum_magic.engine.hooks import hook_reasons
 from accum_magic.engine.leaves import leaf_facts, leaves_of, pair_top, root_facts
 from accum_magic.engine.reads import NumberReads
 from accum_magic.engine.saved import SavedTensors
@@ -131,7 +132,12 @@ def _facts(small: _Run, large: _Run, context: Context, rehearsal: Rehearsal, lef
         for mine, theirs, leaf_top in zip(small.leaves, large.leaves, leaf_tops, strict=True)
     )
     slope = float(large.saved_bytes - small.saved_bytes)
-    reasons = (*_norm_reasons(steps.order[:below_roots], rehearsal), *_root_reasons(roots), *left.reasons)
+    reasons = (
+        *_norm_reasons(steps.order[:below_roots], rehearsal),
+        *_root_reasons(roots),
+        *left.reasons,
+        *hook_reasons(rehearsal.modules, _leaves(steps.order[:below_roots]), on_values=bool(small.reads.hooks)),
+    )
     return StepFacts(
         roots=roots,
         values=values,
@@ -155,6 +161,10 @@ def _value(
         leaf_facts(mine, theirs, context, top, flows[top] if top is not None else None)
         for mine, theirs, top in zip(small, large, tops, strict=True)
     )
+
+
+def _leaves(order: Iterable[Pair]) -> list[torch.Tensor]:
+    return [leaf for pair in order if (leaf := getattr(pair.small, "variable", None)) is not None]
 
 
 def _root_reasons(roots: Iterable[Scalar]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Which numbers a forward reads off its tensors: a divisor among them depends on the data."""
+"""Which numbers a forward reads off its tensors, and whether it hangs hooks on them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 _NUMBERS = {torch.Tensor.item, torch.Tensor.__float__, torch.Tensor.__int__, torch.Tensor.__index__}
+_HOOKS = {torch.Tensor.register_hook, torch.Tensor.register_post_accumulate_grad_hook}
 _ARRAYS = {torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__}
 
 
@@ -27,6 +28,8 @@ class NumberReads(TorchFunctionMode):
         self.numbers: list[float] = []
         self.arrays = 0
         """How many whole arrays were read: any number may have come from them."""
+        self.hooks = 0
+        """How many hooks were hung on tensors."""
 
     def __torch_function__(
         self,
@@ -41,6 +44,8 @@ class NumberReads(TorchFunctionMode):
             self.numbers.append(float(result))
         elif func in _ARRAYS:
             self.arrays += 1
+        elif func in _HOOKS:
+            self.hooks += 1
         return result
 
 

@@ -92,7 +92,7 @@ LINEAR = (
 LINEAR_OVER_BATCH = LINEAR - {"Where", "CopySlices"} - INDEX_WRITES
 
 # Python functions of PyTorch's own that hand gradients through unchanged.
-PASS_THROUGH = frozenset({"_DDPSink", "RegisterPostBackwardFunction"})
+PASS_THROUGH = frozenset({"_DDPSink", "RegisterPostBackwardFunction", "BackwardHookFunction"})
 
 _WORDS = {
     "Sqrt": "the square root", "Rsqrt": "the inverse square root", "Log": "the logarithm", "Exp": "the exponential",
