@@ -136,9 +136,6 @@ class MicroBatches:
         if is_new:
             self.site.signature = signature
             self.run_of_cell.learn(self.site)
-        reason = self.site.ignored_reason(self.batch) if self.site.unignored else None
-        if reason is not None:
-            self.run_of_cell.reasons[reason] = None
         return parameters
 
     def _results(self, weighing: Weighing | None, collectors: Sequence[Collector]) -> tuple[Any, ...]:
@@ -146,6 +143,9 @@ class MicroBatches:
         factor = weighing.rescaling()
         if factor is not None:
             self.gradients.rescale(factor)
+        doubt = weighing.doubt()
+        if doubt is not None:
+            self.run_of_cell.doubt(doubt, self.site.line)
         results = tuple(c.result(weighing.of_value(c.scalar)) for c in collectors)
         losses = [r for r, c in zip(results, collectors, strict=True) if c.is_loss and not isinstance(r, Released)]
         self.loss = losses[-1] if losses else None

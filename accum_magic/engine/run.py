@@ -19,6 +19,8 @@ from accum_magic.engine.site import Site
 LOSSES_KEPT = 10_000
 EVENTS_KEPT = 1_000
 _FRAMES_TO_THE_CELL = 7  # learn, _check_facts, _look_at, _run_many, run, step: then the user's own line
+_FRAMES_FROM_DOUBT = 6  # doubt, _results, _run_many, run, step: then the user's own line
+IGNORED = "targets are ignored or weighted in a cross entropy that stands beside terms with other denominators"
 Verdict = Literal["exact", "approximate"]
 
 
@@ -122,6 +124,7 @@ class Run:
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self.reasons: dict[str, None] = {}
         self.notes: dict[str, None] = {}
+        self.doubts: dict[torch.device, torch.Tensor] = {}
         self.sites: dict[object, Site] = {}
         self.meter: Meter = meter_for(torch.device("cpu"))
         self.peak_bytes = self.meter.now_bytes()
@@ -150,6 +153,21 @@ class Run:
                 message = f"line {site.line}: the accumulated result is approximate: {reason}"
                 warnings.warn(message, ApproximateWarning, stacklevel=_FRAMES_TO_THE_CELL)
         self.emit(StepMeasured(site.line, tuple(site.reasons), tuple(site.notes)))
+
+    def doubt(self, is_founded: torch.Tensor, line: int) -> None:
+        """Note whether a step's targets were ignored or weighted; the answer is read when it is asked for."""
+        known = self.doubts.get(is_founded.device)
+        self.doubts[is_founded.device] = is_founded if known is None else known | is_founded
+        if not self.is_shown and IGNORED not in self.reasons:
+            self._settle_doubts()
+            if IGNORED in self.reasons:
+                message = f"line {line}: the accumulated result is approximate: {IGNORED}"
+                warnings.warn(message, ApproximateWarning, stacklevel=_FRAMES_FROM_DOUBT)
+
+    def _settle_doubts(self) -> None:
+        if any(map(bool, self.doubts.values())):
+            self.reasons[IGNORED] = None
+        self.doubts.clear()
 
     def estimate(self, saved_bytes: tuple[float, float], largest: int, samples: int) -> None:
         """Take over what the probe measured of the activations: `a + b * samples` bytes."""
@@ -202,6 +220,7 @@ class Run:
         """Return what became of the run so far."""
         peak = self.peak_bytes if self.ended_s is not None else self.meter.peak_bytes()
         elapsed = self.elapsed_s
+        self._settle_doubts()
         return RunSummary(
             "approximate" if self.reasons else "exact", tuple(self.reasons), tuple(self.notes),
             self.optimizer_steps, self.micro_batches_done, self.steps, self.samples, peak, elapsed,

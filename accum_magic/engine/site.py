@@ -30,7 +30,6 @@ class Site:
     facts: StepFacts | None = None
     signature: tuple[object, ...] = ()  # the graph the facts were read from
     targets: dict[int, Targets | None] = field(default_factory=dict)  # by root
-    unignored: list[Targets] = field(default_factory=list)  # whose every target is taken to count
     reasons: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -179,7 +178,9 @@ class Site:
             raise BatchError(message) from failure
         self._check_values(facts, read)
         self.facts = facts
-        self.reasons, self.notes = list(facts.reasons), list(facts.notes)
+        # that every target counts is no longer taken on trust: it is looked at in every step
+        watched = [reason for root in facts.roots if root.unignored for reason in root.reasons]
+        self.reasons, self.notes = [r for r in facts.reasons if r not in watched], list(facts.notes)
         self.targets.clear()
 
     def _sources(self, micro_step: Callable[..., Outcome], batch: Mapping[str, Any]) -> dict[str, object]:
@@ -210,21 +211,9 @@ class Site:
         """Find the targets of measured losses in the batch, from the graph of a step's first micro-batch."""
         assert self.facts is not None  # noqa: S101 - asked for after the probe only
         inside = {n: p for n, p in pieces.items() if n in (self.divided or ())}
-        self.unignored.clear()
         for index, (root, fact) in enumerate(zip(roots, self.facts.roots, strict=True)):
             if fact.reduction == "measured":
                 self.targets[index] = find_targets(node_at(root, fact.path), inside)
-            found = [find_targets(node_at(root, path), inside) for path in fact.unignored]
-            if found and all(t is not None for t in found):
-                # counted in every step from now on, so the caution is not needed
-                self.unignored += [t for t in found if t is not None]
-                self.reasons = [r for r in self.reasons if r not in fact.reasons]
-
-    def ignored_reason(self, batch: Mapping[str, Any]) -> str | None:
-        """Return why this step is only approximate: targets of a cross entropy beside other terms are ignored."""
-        if all(t.all_count(batch) for t in self.unignored):
-            return None
-        return "targets are ignored or weighted in a cross entropy that stands beside terms with other denominators"
 
 
 def _repeated(value: Any, count: int, dim: int) -> Any:

@@ -9,7 +9,7 @@ import torch
 
 from accum_magic.engine.facts import Scalar, StepFacts
 from accum_magic.engine.site import Site
-from accum_magic.engine.weights import total_weight
+from accum_magic.engine.weights import Walk, total_weight
 
 
 class Nothing:
@@ -32,6 +32,8 @@ class Weighing:
         self._totals: list[torch.Tensor] = []
         self._expected: torch.Tensor | None = None
         self._made: dict[tuple[float, int], torch.Tensor | None] = {}
+        self._walks = {which: Walk(fact.unignored) for which, fact in enumerate(facts.roots) if fact.unignored}
+        self._counted: list[list[torch.Tensor]] = []
         self._weights = [self._of_root(which, fact, site, batch) for which, fact in enumerate(facts.roots)]
 
     def _of_root(self, which: int, fact: Scalar, site: Site, batch: Mapping[str, Any]) -> Sequence[float] | None:
@@ -50,6 +52,8 @@ class Weighing:
 
     def gradient(self, which: int, index: int, root: torch.Tensor) -> torch.Tensor | Nothing | None:
         """Return what a loss's backward starts from; None stands for one."""
+        if which in self._walks:
+            self._counted.append(self._walks[which].total_weights(root))
         weights = self._weights[which]
         if weights is None:
             return self._read_total(which, index, root)
@@ -77,6 +81,25 @@ class Weighing:
         if self._expected is None:
             return None
         return self._expected / torch.stack(self._totals).sum()
+
+    def doubt(self) -> torch.Tensor | None:
+        """Return whether targets did not count by their number, as the weights take it; no synchronisation.
+
+        A cross entropy beside other terms is weighed by samples: right if each micro-batch's total weight is in
+        proportion to its samples.
+        """
+        found: torch.Tensor | None = None
+        each = len(self._walks)
+        for which in range(each):
+            rows = self._counted[which::each]
+            if not all(rows):
+                return torch.tensor(True)  # noqa: FBT003 - a micro-batch of another graph
+            totals = torch.stack([torch.stack(row) for row in rows])
+            totals = totals if totals.device.type == "mps" else totals.double()
+            sizes = torch.tensor(self.sizes, device=totals.device).unsqueeze(1)
+            differs = (totals * self.sizes[0] != totals[0] * sizes).any()
+            found = differs if found is None else found | differs.to(found.device)
+        return found
 
     def of_value(self, fact: Scalar | None) -> Sequence[float]:
         """Return the weights by which a value of the micro-batches makes up the whole batch's."""

@@ -9,7 +9,7 @@ read from its graph, and the gradients are rescaled once at the end.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +60,31 @@ def node_at(root: torch.Tensor, path: Sequence[int]) -> Any:
     for index in path:
         node = node.next_functions[index][0]
     return node
+
+
+class Walk:
+    """The way to the cross entropies of a loss, each step of it gone once: over time steps there are many."""
+
+    def __init__(self, paths: Iterable[tuple[int, ...]]) -> None:
+        places: dict[tuple[int, ...], int] = {(): 0}
+        self._steps: list[tuple[int, int]] = []  # from which node on the way, to which input of it
+        self._goals: list[int] = []
+        for path in paths:
+            for length in range(1, len(path) + 1):
+                if path[:length] not in places:
+                    places[path[:length]] = len(places)
+                    self._steps.append((places[path[: length - 1]], path[length - 1]))
+            self._goals.append(places[path])
+
+    def total_weights(self, root: torch.Tensor) -> list[torch.Tensor]:
+        """Return what the nodes of one micro-batch's graph divide by; nothing if its graph is another one."""
+        on_the_way: list[Any] = [root.grad_fn]
+        try:
+            for source, index in self._steps:
+                on_the_way.append(on_the_way[source].next_functions[index][0])
+            return [on_the_way[goal]._saved_total_weight for goal in self._goals]
+        except (AttributeError, IndexError):
+            return []
 
 
 def total_weight(root: torch.Tensor, fact: Scalar) -> torch.Tensor:
