@@ -10,7 +10,15 @@ import torch
 
 from accum_magic.engine.facts import StepFacts, Unknown
 from accum_magic.engine.probe import probe
-from accum_magic.engine.split import UnequalRows, is_batch_tensor, rows, split
+from accum_magic.engine.split import (
+    UnequalRows,
+    attributes_of,
+    is_batch_tensor,
+    rows,
+    rows_of_attributes,
+    split,
+    with_attributes,
+)
 from accum_magic.engine.weights import Targets, find_targets, node_at
 from accum_magic.errors import BatchError
 
@@ -58,8 +66,9 @@ class Site:
         return next(iter(found.values()))
 
     def _rows(self, name: str, value: object) -> int | None:
+        attributes = attributes_of(value)
         try:
-            return rows(value, self.dim(name))
+            return rows(value, self.dim(name)) if attributes is None else rows_of_attributes(attributes, self.dim(name))
         except UnequalRows as error:
             counts = " and ".join(f"`{name}{k}` has {c} rows" for k, c in zip(error.keys, error.counts, strict=True))
             message = (
@@ -222,6 +231,9 @@ def _repeated(value: Any, count: int, dim: int) -> Any:
         return value.index_select(dim, index)
     if is_batch_tensor(value, dim):  # an array of NumPy: a batch that the step itself makes a tensor of
         return value.take([i % value.shape[dim] for i in range(count)], axis=dim)
+    attributes = attributes_of(value)
+    if attributes is not None:
+        return with_attributes(value, {k: _repeated(v, count, dim) for k, v in attributes.items()})
     if isinstance(value, list | tuple) and not any(is_batch_tensor(v, dim) for v in value):
         return [value[i % len(value)] for i in range(count)]
     from torch.utils import _pytree as pytree

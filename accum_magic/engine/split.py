@@ -6,6 +6,7 @@ Face's `BatchEncoding`) are registered there when they are first met.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -63,6 +64,49 @@ def rows(value: object, dim: int) -> int | None:
     return len(value) if _is_plain_sequence(value) else None  # type: ignore[arg-type]
 
 
+def attributes_of(value: object) -> dict[str, Any] | None:
+    """Return the attributes with tensors of a plain object that holds a batch (torchtext's); None for all else.
+
+    An object whose tensors require gradients is a model, and what PyTorch or pytree know is no plain object.
+    """
+    kind = type(value)
+    own = None if kind is torch.Tensor else getattr(value, "__dict__", None)
+    if not isinstance(own, dict) or kind in pytree.SUPPORTED_NODES or dataclasses.is_dataclass(kind):
+        return None
+    if isinstance(value, torch.Tensor | torch.nn.Module | Mapping | type) or callable(value):
+        return None
+    found = {name: part for name, part in own.items() if any(is_batch_tensor(leaf, 0) for leaf in flatten(part)[0])}
+    leaves = pytree.tree_leaves(found)
+    return None if any(isinstance(leaf, torch.Tensor) and leaf.requires_grad for leaf in leaves) else found or None
+
+
+def with_attributes(value: Any, made: Mapping[str, object]) -> Any:
+    """Return a shallow copy of a plain object with some attributes replaced; no `__init__` runs."""
+    copied = copy.copy(value)
+    vars(copied).update(made)
+    return copied
+
+
+def rows_of_attributes(attributes: Mapping[str, Any], dim: int) -> int | None:
+    """Return the number of samples in the attributes of a plain object.
+
+    Raises:
+        BatchError: They disagree.
+
+    """
+    counts: dict[str, int] = {}
+    for name, value in attributes.items():
+        try:
+            count = rows(value, dim)
+        except UnequalRows as error:
+            raise UnequalRows({f".{name}{k}": c for k, c in zip(error.keys, error.counts, strict=True)}) from None
+        if count is not None:
+            counts[f".{name}"] = count
+    if len(set(counts.values())) > 1:
+        raise UnequalRows(counts)
+    return next(iter(counts.values()), None)
+
+
 class UnequalRows(BatchError):
     """The tensors of one value have different numbers of rows, here by their keys."""
 
@@ -75,14 +119,18 @@ def split(value: object, sizes: tuple[int, ...], dim: int) -> Sequence[object]:
     """Split a value into micro-batches; what has no batch dimension is handed to each of them whole."""
     if isinstance(value, torch.Tensor):
         return _cut(value, sizes, dim) if value.ndim > dim else [value] * len(sizes)
+    attributes = attributes_of(value)
+    if attributes is not None:
+        columns = {name: split(part, sizes, dim) for name, part in attributes.items()}
+        return [with_attributes(value, {k: c[i] for k, c in columns.items()}) for i in range(len(sizes))]
     leaves, spec = flatten(value)
     if isinstance(value, PerBatch):
         return value.split(sizes)
     samples = sum(sizes)
     if _is_plain_sequence(value) and not any(is_batch_tensor(leaf, dim) for leaf in leaves):
         return _split_sequence(value, sizes) if len(value) == samples else [value] * len(sizes)  # type: ignore[arg-type]
-    columns = [_split_leaf(leaf, sizes, dim) for leaf in leaves]
-    return [pytree.tree_unflatten([column[i] for column in columns], spec) for i in range(len(sizes))]
+    parts = [_split_leaf(leaf, sizes, dim) for leaf in leaves]
+    return [pytree.tree_unflatten([part[i] for part in parts], spec) for i in range(len(sizes))]
 
 
 def _split_leaf(leaf: Any, sizes: tuple[int, ...], dim: int) -> Sequence[object]:

@@ -102,3 +102,24 @@ def test_tensors_that_disagree_are_named():
 )
 def test_sizes_are_as_equal_as_they_can_be(samples, n, size, sizes):
     assert micro_batch_sizes(samples, n, size) == sizes
+
+
+class Plain:
+    """As torchtext's batches are."""
+
+    def __init__(self, n):
+        self.text, self.label = (torch.arange(n), torch.arange(n)), torch.arange(n)
+        self.source, self.batch_size = "train", n
+
+
+def test_a_plain_object_is_split_by_its_attributes():
+    whole = Plain(5)
+    first, second = split(whole, (3, 2), 0)
+    assert [first.label.tolist(), second.text[1].tolist()] == [[0, 1, 2], [3, 4]]
+    assert (type(first), first.source, first.batch_size, len(whole.label)) == (Plain, "train", 5, 5)
+
+
+def test_an_object_with_parameters_is_no_batch():
+    model = Plain(5)
+    model.weight = torch.nn.Parameter(torch.ones(5))
+    assert [piece is model for piece in split(model, (3, 2), 0)] == [True, True]
