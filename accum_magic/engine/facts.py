@@ -42,6 +42,8 @@ class Unknown:
     """Cannot be recombined from its micro-batches."""
 
     reason: str
+    has_rows: bool = False
+    """It has a row per sample, only not in an order or by a computation that the pieces could give again."""
 
 
 Leaf = Scalar | Joined | Constant | Unknown

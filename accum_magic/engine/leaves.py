@@ -74,7 +74,7 @@ def _tensor(small: torch.Tensor, large: torch.Tensor, context: Context, top: Pai
     if len(output.small) != len(output.large):
         return Unknown("its number of dimensions depends on the number of samples")
     if output.growing:
-        return _joined(small, large, output, context, flow)
+        return _joined(small, large, output, context, top, flow)
     if top is not None and flow is not None:
         if small.numel() == 1:
             return scalar_of(top, flow, context)
@@ -89,21 +89,44 @@ def _tensor(small: torch.Tensor, large: torch.Tensor, context: Context, top: Pai
     return Constant() if torch.equal(small, large) else Unknown("it depends on the batch and has no batch dimension")
 
 
-def _joined(small: torch.Tensor, large: torch.Tensor, output: Output, context: Context, flow: Flow | None) -> Leaf:
+def _joined(  # noqa: PLR0913, PLR0917 - what both runs tell
+    small: torch.Tensor, large: torch.Tensor, output: Output, context: Context, top: Pair | None, flow: Flow | None
+) -> Leaf:
     dim = output.growing[0]
     if len(output.growing) > 1:
         return Unknown("several of its dimensions grow with the batch")
     if not context.is_regular(output.small[dim], output.large[dim]):
         return Unknown("its size is no fixed number of rows per sample")
-    if flow is not None and flow.fault:
-        return Unknown(flow.fault)
-    if flow is not None and flow.is_ragged:
-        return Unknown("the data decide how many rows it has")
-    if flow is not None and flow.blocks > 1:
-        return Unknown("the samples stand in it more than once, one batch after the other")
+    if flow is not None and (fault := _fault(flow)):
+        is_proven = context.is_quiet and top is not None and _is_packed(top) and _is_start(small, large, dim)
+        return Joined(dim) if is_proven else Unknown(fault, has_rows=True)
     # Without a graph the order within (k * m) rows is not told: samples first if the common part agrees.
-    if flow is None and output.small[dim] > context.k and context.is_quiet:
-        common = large.detach().narrow(dim, 0, output.small[dim])
-        if not is_equal(small.detach(), common):
-            return Unknown("its rows do not follow each other sample by sample")
+    if flow is None and output.small[dim] > context.k and context.is_quiet and not _is_start(small, large, dim):
+        return Unknown("its rows do not follow each other sample by sample")
     return Joined(dim)
+
+
+def _fault(flow: Flow) -> str:
+    if flow.fault:
+        return flow.fault
+    if flow.is_ragged:
+        return "the data decide how many rows it has"
+    return "the samples stand in it more than once, one batch after the other" if flow.blocks > 1 else ""
+
+
+def _is_packed(top: Pair) -> bool:
+    """Whether sequences were packed below: sorted by length, stepped through, and sorted back by `nn.LSTM`."""
+    # By the nodes of one run: the longest sequence decides how many steps there are, so the graphs part early.
+    stack, seen = [top.small], {top.small}
+    while stack:
+        node = stack.pop()
+        if "PackPaddedSequence" in node.name():
+            return True
+        below = [source for source, _ in node.next_functions if source is not None and source not in seen]
+        seen.update(below)
+        stack += below
+    return False
+
+
+def _is_start(small: torch.Tensor, large: torch.Tensor, dim: int) -> bool:
+    return is_equal(small.detach(), large.detach().narrow(dim, 0, small.shape[dim]))

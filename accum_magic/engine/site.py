@@ -201,10 +201,14 @@ class Site:
         for name, leaves in zip(read, facts.values, strict=False):
             bad = next((f for f in leaves if isinstance(f, Unknown)), None)
             if bad is not None and len(leaves) == 1:
+                way_out = (
+                    "Compute it once more after the step, on the whole batch and under `torch.no_grad()`."
+                    if bad.has_rows
+                    else "In place of it, return the predictions, or compute it after the step."
+                )
                 message = (
                     f"line {self.line}: `{name}` is read after the step but cannot be put together from its "
-                    f"micro-batches: {bad.reason}. In place of it, "
-                    "return the predictions, or compute it after the step."
+                    f"micro-batches: {bad.reason}. {way_out}"
                 )
                 raise BatchError(message)
 

@@ -131,6 +131,8 @@ class Collector:
         if isinstance(fact, Scalar):
             return recombined(fact, parts, weights)
         if isinstance(fact, Joined) and self.is_read:
+            if len({(*part.shape[: fact.dim], *part.shape[fact.dim + 1 :]) for part in parts}) > 1:
+                return Released(self.name, "its micro-batches are padded to different lengths")
             return torch.cat(parts, fact.dim)
         if isinstance(fact, Constant):
             return parts[0] if parts else None

@@ -212,3 +212,15 @@ def test_ignored_targets_that_nobody_shows_are_warned_of(model):
     with pytest.warns(ApproximateWarning, match="targets are ignored") as caught:
         accum_magic.step(micro_step, {"x": X, "y": targets}, n=3)
     assert caught[0].filename == __file__
+
+
+@pytest.mark.usefixtures("run")
+def test_pieces_that_are_padded_to_different_lengths_are_not_joined(model):
+    longest = torch.tensor([3, 3, 3, 1, 0, 1, 2])
+
+    def micro_step(x, y):
+        return (F.cross_entropy(model(x), y),), (x.new_ones(len(x), int(y.max())),)
+
+    [value] = accum_magic.step(micro_step, {"x": X, "y": longest}, n=3, read=("padded",))
+    with pytest.raises(accum_magic.AccumulateError, match="its micro-batches are padded to different lengths"):
+        value.sum()
