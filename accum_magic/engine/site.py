@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from accum_magic.engine.facts import StepFacts, Unknown
+from accum_magic.engine.failure import Attempt
 from accum_magic.engine.probe import probe
 from accum_magic.engine.split import (
     UnequalRows,
@@ -178,13 +179,10 @@ class Site:
         except Exception as error:  # noqa: BLE001 - it is raised below
             failure = error
         if failure is not None:
-            # an error of the user's own comes from the step itself, not from a probe
-            run_first(micro_step, [column[0] for column in self.pieces(batch, sizes)], sizes)
-            message = (
-                f"line {self.line}: the step fails on {PROBE_SAMPLES} or {PROBE_SAMPLES + 1} samples ({failure}), on "
-                "which accum_magic measures how micro-batches add up. Let it accept so few, or run the plain cell."
-            )
-            raise BatchError(message) from failure
+            first = [column[0] for column in self.pieces(batch, sizes)]
+            probed = (PROBE_SAMPLES, PROBE_SAMPLES + 1)
+            sources = self._sources(micro_step, batch)
+            Attempt(self.line, micro_step, batch, first, sizes, self.divided or (), probed, sources).explain(failure)
         self._check_values(facts, read)
         self.facts = facts
         # that every target counts is no longer taken on trust: it is looked at in every step
@@ -243,17 +241,3 @@ def _repeated(value: Any, count: int, dim: int) -> Any:
     from torch.utils import _pytree as pytree
 
     return pytree.tree_map(lambda leaf: _repeated(leaf, count, dim) if is_batch_tensor(leaf, dim) else leaf, value)
-
-
-def run_first(micro_step: Callable[..., Outcome], pieces: Sequence[Any], sizes: tuple[int, ...]) -> Outcome:
-    """Run the first micro-batch of a step; an error about sizes says on how many samples it ran."""
-    __tracebackhide__ = True
-    try:
-        return micro_step(*pieces)
-    except (RuntimeError, ValueError, IndexError) as error:
-        if any(word in str(error) for word in ("size", "shape", "index", "dimension")):
-            error.add_note(
-                f"accum_magic: this ran on {sizes[0]} of the batch's {sum(sizes)} samples. If the plain cell runs, "
-                "something here needs the whole batch: a fixed batch size, or an operation across samples."
-            )
-        raise
