@@ -184,6 +184,13 @@ def local_names(places: Sequence[Place]) -> frozenset[str]:
     return frozenset(found)
 
 
+def own_names(places: Sequence[Place]) -> frozenset[str]:
+    """Return the names that a list of statements binds itself, or that a loop around it binds."""
+    around = [place.owner.target for place in places if isinstance(place.owner, ast.For | ast.AsyncFor)]
+    inside = [n for part in [*around, *places[-1].body] for n in nodes(part)]
+    return frozenset(n.id for n in inside if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
+
+
 def is_loop(node: ast.AST) -> bool:
     """Tell whether a node is a loop."""
     return isinstance(node, _LOOPS)

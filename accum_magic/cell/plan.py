@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from accum_magic.cell import batch as batches
 from accum_magic.cell import refuse, refuse_step
@@ -30,6 +31,7 @@ from accum_magic.cell.regions import (
     sink,
     slice_regions,
 )
+from accum_magic.cell.triples import Candidates, triple_size
 from accum_magic.cell.units import Fork, Unit
 
 
@@ -79,37 +81,26 @@ class _Given:
 def _plan_block(given: _Given, backwards: Sequence[Backward]) -> list[StepPlan]:
     depth = backwards[0].block_depth
     places = backwards[0].places[: depth + 1]
-    tops = [b.places[depth].index for b in backwards]
     steps: list[StepPlan] = []
     start = 0
     fed: frozenset[str] = frozenset()  # what earlier triples of the block have made of the batch
     while backwards:
-        count = _triple_size(places[-1].body[start:], [b.call for b in backwards])
-        triple, last = [b.call for b in backwards[:count]], tops[count - 1]
-        if count < len(tops) and tops[count] == last:
+        count = triple_size(Candidates(places, start, tuple(backwards)), partial(_built, given, fed))
+        triple, last = [b.call for b in backwards[:count]], backwards[count - 1].places[depth].index
+        if count < len(backwards) and backwards[count].places[depth].index == last:
             raise refuse.several_updates_in_one_statement(backwards[count].call, places[-1].body[last])
         planner = _Planner(given, places, (start, last + 1), triple)
         refuse.graph_from_earlier_step(planner.cut, steps, triple[0])
         steps.append(planner.plan(fed))
         fed |= planner.handed_on()
-        backwards, tops, start = backwards[count:], tops[count:], last + 1
+        backwards, start = backwards[count:], last + 1
     return steps
 
 
-def _triple_size(body: Sequence[ast.stmt], calls: Sequence[BackwardCall]) -> int:
-    """Count the backwards that share one loop: no update between them, or all forwards before the first."""
-    count = 1
-    while count < len(calls):
-        together = backward_slice(body, calls[: count + 1])
-        first = next(i for i, u in enumerate(together.units) if u.node is calls[0].statement)
-        next_only = backward_slice(body, [calls[count]])
-        starts_before = any(u.node is m.node for m in next_only.members for u in together.units[:first])
-        own = refuse.between(body, calls[count - 1], calls[count])
-        shares = not starts_before or refuse.shares_modules(body, calls[:count], calls[count])
-        if shares and any(refuse.changes_parameters(s) for s in own):
-            break
-        count += 1
-    return count
+def _built(given: _Given, fed: frozenset[str], joint: Candidates, count: int) -> list[Unit]:
+    """What the first `count` backwards could share with the last one: the units above them that build a graph."""
+    planner = _Planner(given, joint.places, (joint.start, joint.top(-1) + 1), joint.calls)
+    return planner.built(fed, joint.calls[count - 1])
 
 
 class _Planner:
@@ -168,10 +159,18 @@ class _Planner:
             unknown_callees=frozenset(self.flow.unknown),
         )
 
+    def built(self, fed: frozenset[str], until: BackwardCall) -> list[Unit]:
+        """Return what builds a graph above a backward of the triple; nothing is refused yet."""
+        self._seed()
+        self.flow.seed(n for n in fed if overlaps(n, self.cut.inputs))
+        regions = slice_regions(self.cut, self.flow, lambda _unit, _flow: None)
+        above = self.cut.units[: next(i for i, u in enumerate(self.cut.units) if u.node is until.statement)]
+        return [u for u in above if regions.get(u) == MICRO]
+
     def handed_on(self) -> frozenset[str]:
         """Names that a later triple of the block may take for the batch's: they hold something per sample."""
-        aside = [u for u in self.cut.units if u not in self.cut.members and not u.is_head]
-        made = [u for u in aside if self.flow.is_fed(u.node) or batches.is_drawn(u)]
+        units = [u for u in self.cut.units if not u.is_head]
+        made = [u for u in units if batches.is_drawn(u) or (u not in self.cut.members and self.flow.is_fed(u.node))]
         bound = {n for u in made if not self.flow.reaches(u.node) for n in u.effects.writes}
         exports = {n for u in self.cut.members for n in u.effects.writes if n in self.flow.fed}
         return frozenset(self.flow.crossing | bound | exports)

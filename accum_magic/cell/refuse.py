@@ -10,20 +10,21 @@ from accum_magic.cell.effects import overlaps, path_of, root
 from accum_magic.cell.frameworks import framework_call
 from accum_magic.cell.namespace import Lookup
 from accum_magic.cell.parse import ParsedCell, Place
+from accum_magic.cell.planned import StepPlan
 from accum_magic.cell.recognise import (
     BackwardCall,
     backward_call,
     calls,
     head_of,
-    is_clearing,
     is_only_detached,
     is_update,
     last_name,
     nodes,
     steps_optimizer,
 )
-from accum_magic.cell.regions import Slice, backward_slice
+from accum_magic.cell.regions import Region, Slice, backward_slice
 from accum_magic.cell.unaccumulate import factor_of, plain_loop
+from accum_magic.cell.units import Unit
 from accum_magic.errors import Refusal
 
 _ACCUMULATION_WORDS = ("accum", "grad_acc", "virtual_batch")
@@ -178,17 +179,6 @@ def several_updates_in_one_statement(call: BackwardCall, around: ast.stmt) -> Re
     )
 
 
-def between(body: Sequence[ast.stmt], first: BackwardCall, second: BackwardCall) -> list[ast.stmt]:
-    """Return the statements of a list that stand between two backwards."""
-    simple = [n for s in body for n in ast.walk(s) if isinstance(n, ast.stmt)]
-    return [s for s in simple if first.line < s.lineno < second.line and not isinstance(s, ast.With | ast.If)]
-
-
-def changes_parameters(statement: ast.stmt) -> bool:
-    """Tell whether a statement may change parameters or gradients, as far as the next backward is concerned."""
-    return is_update(statement) or is_clearing(statement)
-
-
 def shares_modules(body: Sequence[ast.stmt], calls_before: Sequence[BackwardCall], call: BackwardCall) -> bool:
     """Tell whether two losses of a block go through a module of the same name."""
     first, second = backward_slice(body, calls_before), backward_slice(body, [call])
@@ -211,23 +201,38 @@ def unknown_batch_names(named: frozenset[str], used: frozenset[str]) -> None:
         raise Refusal(message)
 
 
-def graph_from_earlier_step(cut: Slice, steps: Sequence[object], call: BackwardCall) -> None:
+def graph_from_earlier_step(cut: Slice, steps: Sequence[StepPlan], call: BackwardCall) -> None:
     """Refuse a loss whose graph starts before an update of the same cell."""
     for step in steps:
-        exports = step.placement.exports  # type: ignore[attr-defined]
-        nodes = [u.node for u in cut.members if not u.is_head] + [call.loss]
-        used = sorted(p for p in cut.inputs if root(p) in exports and not is_only_detached(root(p), nodes))
-        if used:
-            name = root(used[0])
-            built = next(u.line for u in step.micro_units if name in u.effects.writes)  # type: ignore[attr-defined]
-            reader = next(
-                (u.line for u in cut.units if u in cut.members and overlaps(name, u.effects.reads)), call.line
-            )
-            message = (
-                f"line {reader}: `{name}` carries a graph that line {built} built before an update in between. "
-                f"Compute `{name}` again after that update, right before line {reader}."
-            )
-            raise Refusal(message)
+        built = [u for u in step.micro_units if not step.placement.runs_in(u, Region.BEFORE)]
+        graph_across(cut, built, call, None)
+
+
+def graph_across(cut: Slice, built: Sequence[Unit], call: BackwardCall, barrier: ast.stmt | None) -> None:
+    """Refuse a loss that reads what `built` computed with a graph; `barrier` is what stands in between."""
+    name = crossing(cut, built, call)
+    if name is None:
+        return
+    line = next(u.line for u in built if name in u.effects.writes)
+    reader = next((u.line for u in cut.units if u in cut.members and overlaps(name, u.effects.reads)), call.line)
+    if barrier is None or is_update(barrier):
+        what, again = "an update in between", "after that update"
+    else:
+        what = f"line {barrier.lineno} (`{head_of(barrier)}`), which may change parameters or gradients"
+        again = f"after line {barrier.lineno}"
+    message = (
+        f"line {reader}: `{name}` carries a graph that line {line} built before {what}. "
+        f"Compute `{name}` again {again}, right before line {reader}."
+    )
+    raise Refusal(message)
+
+
+def crossing(cut: Slice, built: Sequence[Unit], call: BackwardCall) -> str | None:
+    """Return the name of a graph value that a loss takes from before its own statements."""
+    made = {n for u in built for n in u.effects.writes}
+    nodes = [u.node for u in cut.members if not u.is_head] + [call.loss]
+    used = sorted(p for p in cut.inputs if root(p) in made and not is_only_detached(root(p), nodes))
+    return root(used[0]) if used else None
 
 
 def _all_calls(parsed: ParsedCell) -> tuple[ast.Call, ...]:

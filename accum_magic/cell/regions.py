@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -135,13 +135,24 @@ def sink(cut: Slice, regions: dict[Unit, frozenset[Region]], fed: Callable[[ast.
         readers = _readers(unit, members[position + 1 :])
         if not any(Region.MICRO in regions[r] for r in readers):
             continue
-        if (is_shape_read(value) or is_size_factory(value, sizes)) and fed(value):
+        is_sized = is_size_factory(value, sizes) and not any(fed(n) and n.id not in sizes for n in _bare_names(value))
+        if (is_shape_read(value) or is_sized) and fed(value):
             if not _changed_later(cut, regions, unit):
                 regions[unit] = BEFORE | MICRO
         elif is_literal(value) or (is_layout_change(value, sizes) and fed(value)):
             others = _readers(unit, [u for u in cut.units[: cut.last + 1] if u not in regions])
             if all(regions[r] == MICRO for r in readers) and not _comes_before(others, cut, regions):
                 regions[unit] = MICRO if is_literal(value) else MICRO | AFTER
+
+
+def _bare_names(node: ast.expr) -> Iterator[ast.Name]:
+    """Names in an expression that are not asked for their shape: a size that an earlier triple has read is one."""
+    if isinstance(node, ast.Name):
+        yield node
+    elif not is_shape_read(node):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.expr):
+                yield from _bare_names(child)
 
 
 def is_literal_unit(unit: Unit) -> bool:

@@ -1,0 +1,69 @@
+"""Which backwards of a block share one loop: those of one graph, with nothing in between that changes parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from accum_magic.cell import refuse
+from accum_magic.cell.barriers import barrier
+from accum_magic.cell.parse import Backward, Place, own_names
+from accum_magic.cell.recognise import BackwardCall
+from accum_magic.cell.regions import backward_slice
+from accum_magic.cell.units import Unit
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Backwards of a block that are not planned yet, in source order; `start` is the first statement left for them."""
+
+    places: tuple[Place, ...]
+    start: int
+    backwards: tuple[Backward, ...]
+
+    @property
+    def calls(self) -> list[BackwardCall]:
+        """Their calls."""
+        return [b.call for b in self.backwards]
+
+    def top(self, which: int) -> int:
+        """Return the index of the block's statement that holds a backward."""
+        return self.backwards[which].places[len(self.places) - 1].index
+
+    def up_to(self, count: int) -> Candidates:
+        """Return the first of them."""
+        return replace(self, backwards=self.backwards[:count])
+
+
+Built = Callable[[Candidates, int], Sequence[Unit]]
+
+
+def triple_size(candidates: Candidates, built: Built) -> int:
+    """Count the backwards that share one loop.
+
+    `built` tells which units of a triple of all candidates build a graph above the backward before the given number.
+    """
+    count = 1
+    while True:
+        later = range(len(candidates.backwards), count, -1)
+        joined = next((i for i in later if _joins(candidates.up_to(i), count, built)), None)
+        if joined is None:
+            return count
+        count = joined
+
+
+def _joins(candidates: Candidates, count: int, built: Built) -> bool:
+    """Whether the last candidate belongs into one loop with the first `count`."""
+    calls, body = candidates.calls, candidates.places[-1].body
+    inside, behind = body[candidates.start :], body[candidates.top(count - 1) + 1 :]
+    forward = frozenset(u.node for u in backward_slice(inside, calls[-1:]).members)
+    between = barrier(inside, (calls[count - 1], calls[-1]), forward, own_names(candidates.places))
+    if candidates.top(-1) == candidates.top(count - 1):
+        return between is None
+    units, following = built(candidates, count), backward_slice(behind, calls[-1:])
+    if refuse.crossing(following, units, calls[-1]) is None:
+        return False
+    if between is None or not refuse.shares_modules(inside, calls[:count], calls[-1]):
+        return True
+    refuse.graph_across(following, units, calls[-1], between)
+    return False
