@@ -127,6 +127,7 @@ class _Planner:
         self.flow.seed(n for n in fed if overlaps(n, self.cut.inputs))
         hoists: list[Hoist] = []
         regions = slice_regions(self.cut, self.flow, lambda unit, flow: hoists.extend(hoists_of(unit, flow)))
+        refuse_step.graph_from_inner_step(self.cut, self.flow, self.triple[0])
         if not any(r == MICRO for r in regions.values()):
             raise refuse_step.nothing_to_split(self.cut, self.triple[0], self.places)
         refuse_step.gradients_inside([u for u in self.cut.units if u in self.cut.members], self.lookup)

@@ -13,6 +13,7 @@ from accum_magic.cell.effects import (
     overlaps,
     path_of,
     root,
+    sequence_effects,
     statement_effects,
 )
 from accum_magic.cell.hoist import Hoist, replaced
@@ -25,13 +26,14 @@ from accum_magic.cell.recognise import (
     calls,
     head_of,
     is_clearing,
+    is_only_detached,
     is_reentrant,
     last_name,
     returns_jump,
     steps_optimizer,
 )
 from accum_magic.cell.regions import MICRO, Placement, Region, Slice
-from accum_magic.cell.units import Fork, Unit
+from accum_magic.cell.units import Fork, Unit, inside
 from accum_magic.errors import Refusal
 
 
@@ -108,6 +110,26 @@ def graph_from_earlier_cell(cut: Slice, call: BackwardCall, lookup: Lookup) -> N
             "and `backward()` together in one cell."
         )
         raise Refusal(message)
+
+
+def graph_from_inner_step(cut: Slice, flow: Flow, call: BackwardCall) -> None:
+    """Refuse a loss computed from what a loop with a step of its own, above it, has computed with a graph."""
+    for position, unit in enumerate(cut.units[: cut.last]):
+        if not unit.has_own_step:
+            continue
+        behind = [u for u in cut.units[position + 1 : cut.last] if u in cut.members and not u.is_head]
+        nodes = [u.node for u in behind] + [call.loss]
+        exposed = sequence_effects([*(u.node for u in behind), ast.Expr(call.loss)]).reads
+        carried = {root(p) for p in exposed if overlaps(root(p), unit.effects.writes & flow.reaching)}
+        name = next((n for n in sorted(carried) if not is_only_detached(n, nodes)), None)
+        if name is not None:
+            reader = next((u.line for u in behind if overlaps(name, u.effects.reads)), call.line)
+            built = next(u.line for u in inside(unit) if name in u.effects.writes)
+            message = (
+                f"line {reader}: `{name}` carries a graph that line {built} built in a loop with an update of its own "
+                f"(line {unit.line}). Compute `{name}` again after that loop, right before line {reader}."
+            )
+            raise Refusal(message)
 
 
 def per_sample(cut: Slice, call: BackwardCall, places: Sequence[Place], lookup: Lookup) -> None:
@@ -317,7 +339,7 @@ def _between_forward_and_backward(
             "which has to run after the backward. Put it on a line of its own, before the forward pass."
         )
         raise Refusal(message)
-    if is_before and steps_optimizer(unit.node):
+    if is_before and (steps_optimizer(unit.node) or unit.has_own_step):
         message = (
             f"line {unit.line}: `{head_of(unit.node)}` updates parameters between the forward pass (line "
             f"{forward_units[0].line}) and its backward. Move it behind `backward()`."

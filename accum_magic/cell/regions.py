@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from accum_magic.cell.axes import is_layout_change, is_shape_read, is_size_factory
 from accum_magic.cell.effects import expression_effects, overlap, overlaps, root
 from accum_magic.cell.reach import Flow
 from accum_magic.cell.recognise import BackwardCall, backward_call, is_clearing, is_literal, returns_jump
-from accum_magic.cell.units import Fork, Unit, flatten
+from accum_magic.cell.units import Fork, Unit, flatten, inside
 
 
 class Region(IntEnum):
@@ -81,7 +81,7 @@ def _walk_back(
 
 
 def _is_transparent_to_slice(unit: Unit) -> bool:
-    return is_clearing(unit.node) or backward_call(unit.node) is not None
+    return is_clearing(unit.node) or backward_call(unit.node) is not None or unit.has_own_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +107,8 @@ def slice_regions(cut: Slice, flow: Flow, at_micro: Callable[[Unit, Flow], objec
     """
     regions: dict[Unit, frozenset[Region]] = {}
     for unit in cut.units[: cut.last + 1]:
+        if unit.has_own_step:
+            _take_own_step(unit, flow)
         if unit not in cut.members or unit.is_head:
             continue
         fed, reaches = _is_fed(unit, flow), flow.reaches(unit.node)
@@ -117,6 +119,13 @@ def slice_regions(cut: Slice, flow: Flow, at_micro: Callable[[Unit, Flow], objec
         is_drawn_batch = flow.draws_feed and not (reaches or is_counter or is_literal_unit(unit))
         flow.take(unit, fed=fed or is_drawn_batch, reaches=reaches)
     return regions
+
+
+def _take_own_step(unit: Unit, flow: Flow) -> None:
+    """A loop with a step of its own runs once, before: what it binds is data for this step, or carries a graph."""
+    for statement in inside(unit):
+        bound = replace(statement.effects, mutates=frozenset())
+        flow.take(replace(statement, effects=bound), fed=_is_fed(statement, flow), reaches=flow.reaches(statement.node))
 
 
 def _is_fed(unit: Unit, flow: Flow) -> bool:

@@ -93,8 +93,8 @@ class _Rebuild:
         return out
 
     def _node(self, node: Node) -> Node:
-        if id(node) not in self.owners:
-            return node
+        if not any(id(part) in self.owners for part in nodes(node)):
+            return node  # a copy of an owner, such as an `if` around a loop with a step of its own, is none itself
         rebuilt = copy.copy(node)
         for field in ("body", "orelse", "finalbody"):
             body = getattr(node, field, None)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from accum_magic.cell.effects import Effects, expression_effects, sequence_effects, statement_effects
+from accum_magic.cell.recognise import backward_call
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +34,33 @@ class Unit:
         return self.node.lineno
 
     @property
+    def has_own_step(self) -> bool:
+        """Whether the unit is a loop (or a `try`) with a backward of its own: a step inside the step, taken whole."""
+        return not self.is_head and any(backward_call(s) is not None for s in _run_by(self.node) if s is not self.node)
+
+    @property
     def is_conditional(self) -> bool:
         """Whether the unit stands below an `if` of the block."""
         return any(isinstance(f.node, ast.If) for f in self.forks)
+
+
+def _run_by(node: ast.stmt) -> Iterator[ast.stmt]:
+    """Yield a statement and those inside it, without what a definition in it only defines."""
+    yield node
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.stmt):
+            yield from _run_by(child)
+        elif isinstance(child, ast.ExceptHandler | ast.match_case):
+            yield from (s for inner in child.body for s in _run_by(inner))
+
+
+def inside(unit: Unit) -> Iterator[Unit]:
+    """Yield the simple statements of a loop (or a `try`) as units, in source order; none is sure to run."""
+    for node in _run_by(unit.node):
+        if node is not unit.node and not hasattr(node, "body"):
+            yield Unit(node, unit.forks, replace(statement_effects(node), kills=frozenset()))
 
 
 def flatten(
