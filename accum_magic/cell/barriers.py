@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from accum_magic.cell.effects import base_path, expression_effects, path_of, root
-from accum_magic.cell.recognise import BackwardCall, calls, is_clearing, is_transparent, is_update, last_name, nodes
+from accum_magic.cell.parse import Backward
+from accum_magic.cell.recognise import calls, is_clearing, is_transparent, is_update, last_name, nodes
 
 _LOGS = frozenset(
     {
@@ -21,7 +22,7 @@ _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 def barrier(
     body: Sequence[ast.stmt],
-    backwards: tuple[BackwardCall, BackwardCall],
+    backwards: tuple[Backward, Backward],
     forward: frozenset[ast.stmt],
     own: frozenset[str],
 ) -> ast.stmt | None:
@@ -32,11 +33,23 @@ def barrier(
     return next((s for s in between(body, *backwards) if _may_change(s, forward, own)), None)
 
 
-def between(body: Sequence[ast.stmt], first: BackwardCall, second: BackwardCall) -> list[ast.stmt]:
-    """Return the statements of a list that stand between two backwards, those inside of others too."""
-    inside = [n for s in body for n in nodes(s) if isinstance(n, ast.stmt)]
-    start, stop = _position(first.statement), _position(second.statement)
+def between(body: Sequence[ast.stmt], first: Backward, second: Backward) -> list[ast.stmt]:
+    """Return the statements of a list that may run between two backwards, those inside of others too."""
+    start, stop = _position(first.call.statement), _position(second.call.statement)
+    inside = _without_branches(body, {(id(owner), field) for owner, field in (*first.branches, *second.branches)})
     return [s for s in inside if start < _position(s) < stop and not isinstance(s, ast.With | ast.If)]
+
+
+def _without_branches(body: Sequence[ast.stmt], taken: set[tuple[int, str]]) -> Iterator[ast.stmt]:
+    """Yield all statements but those in the other branches of the `if`s whose branches are `taken`."""
+    for statement in body:
+        yield statement
+        for field in ("body", "orelse", "finalbody"):
+            other = "orelse" if field == "body" else "body"
+            if not (isinstance(statement, ast.If) and (id(statement), other) in taken):
+                yield from _without_branches(getattr(statement, field, []), taken)
+        for child in [*getattr(statement, "handlers", ()), *getattr(statement, "cases", ())]:
+            yield from _without_branches(child.body, taken)
 
 
 def _position(statement: ast.stmt) -> tuple[int, int]:

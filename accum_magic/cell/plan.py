@@ -11,6 +11,7 @@ from accum_magic.cell import batch as batches
 from accum_magic.cell import refuse, refuse_step
 from accum_magic.cell.axes import keeps_axes, moved_batch_dim, moves_axes, size_dim
 from accum_magic.cell.batch import BatchNames
+from accum_magic.cell.branches import Path, conditions_of, roots_of, waits_for
 from accum_magic.cell.effects import expression_effects, overlap, overlaps, root, sequence_effects
 from accum_magic.cell.hoist import Hoist, hoists_of, replaced
 from accum_magic.cell.liveness import live_after
@@ -138,6 +139,7 @@ class _Planner:
         clash = conflict(self.cut, placement, self.flow.crossing)
         if clash is not None:
             raise refuse_step.order_would_change(*clash, placement)
+        awaited = self._awaited(placement)
         hoists = [h for h in hoists if h.statement in {u.node for u in self._micro(placement)}]
         names = self._batch_names(placement, hoists)
         dims = self._dims(placement, names)
@@ -152,7 +154,9 @@ class _Planner:
             common=common,
             hoists=tuple(hoists),
             backwards=self.triple,
-            conditions=self._conditions(common),
+            roots=roots_of(self.cut.units, self.triple),
+            conditions=self._conditions(common, awaited),
+            awaited=awaited,
             batch=names,
             dims=dims,
             read=read,
@@ -327,9 +331,21 @@ class _Planner:
         return any(placement.runs_in(u, Region.AFTER) and any(f.node is head.node for f in u.forks)
                    for u in self.cut.units)  # fmt: skip
 
-    def _conditions(self, common: Sequence[Fork]) -> tuple[Fork, ...]:
-        unit = next(u for u in self.cut.units if u.node is self.triple[0].statement)
-        return tuple(f for f in unit.forks[len(common) :] if isinstance(f.node, ast.If))
+    def _conditions(self, common: Sequence[Fork], awaited: frozenset[ast.stmt]) -> tuple[tuple[Fork, ...], ...]:
+        """Say under which branches the backwards run; all losses of the triple have to share them."""
+        forks = {u.node: u.forks[len(common) :] for u in self.cut.units}
+        found: dict[frozenset[Path], BackwardCall] = {}
+        for group in roots_of(self.cut.units, self.triple):
+            paths = [tuple(f for f in forks[c.statement] if isinstance(f.node, ast.If)) for c in group]
+            found.setdefault(conditions_of(paths), group[0])
+        if len(found) > 1:
+            raise refuse_step.different_conditions(*list(found.values())[:2])
+        asked = {tuple(f for f in path if f.node not in awaited) for path in next(iter(found))}
+        return () if () in asked else tuple(sorted(asked, key=lambda path: [f.node.lineno for f in path]))
+
+    def _awaited(self, placement: Placement) -> frozenset[ast.stmt]:
+        around = {f.node for u in self.cut.units if u.node in {c.statement for c in self.triple} for f in u.forks}
+        return frozenset(n for n in around if isinstance(n, ast.If) and waits_for(n.test, placement.exports))
 
 
 def _common_forks(cut: Slice, placement: Placement, triple: Sequence[BackwardCall]) -> tuple[Fork, ...]:

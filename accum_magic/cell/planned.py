@@ -49,7 +49,9 @@ class StepPlan:
     common: tuple[Fork, ...]  # `with` and `if` that hold all of the step, and stay around it
     hoists: tuple[Hoist, ...]
     backwards: tuple[BackwardCall, ...]
-    conditions: tuple[Fork, ...]  # `if`s that decide whether the backward runs
+    roots: tuple[tuple[BackwardCall, ...], ...]  # the losses; each has a backward in every branch that it may run in
+    conditions: tuple[tuple[Fork, ...], ...]  # the branches under which the backwards run; none where they always do
+    awaited: frozenset[ast.stmt]  # `if`s around a backward that test the full loss: they are asked after the loop
     batch: BatchNames
     dims: tuple[tuple[str, int], ...]  # batch dimensions that are not 0
     read: tuple[str, ...]

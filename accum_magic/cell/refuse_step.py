@@ -6,6 +6,7 @@ import ast
 from collections.abc import Sequence
 
 from accum_magic.cell.batch import BatchNames, loop_names
+from accum_magic.cell.branches import exclude, waits_for
 from accum_magic.cell.effects import (
     bound_names,
     expression_effects,
@@ -49,6 +50,14 @@ def backward_calls(triple: Sequence[BackwardCall]) -> None:
                 "weight is known. Reduce the loss first: `loss.mean().backward()` or `loss.sum().backward()`."
             )
             raise Refusal(message)
+
+
+def different_conditions(first: BackwardCall, second: BackwardCall) -> Refusal:
+    """Two losses of one graph, of which one is not always back-propagated."""
+    return Refusal(
+        f"line {second.line}: this backward and the one in line {first.line} share a graph, but they do not run under "
+        f"the same tests. Add the losses up under that test, and call `backward()` once, on the sum."
+    )
 
 
 def gradients_inside(units: Sequence[Unit], lookup: Lookup) -> None:
@@ -212,8 +221,8 @@ def regions(cut: Slice, placement: Placement, common: Sequence[Fork], flow: Flow
             _test_of_micro_batch(unit, flow, hoists)
             _changes_outer_object(unit, micro, cut)
         if unit.is_head:
-            _head_of_split(unit, cut, placement, common)
-        elif placement.first < position <= cut.last and runs != MICRO:
+            _head_of_split(unit, position, cut, placement, common)
+        elif placement.first < position <= cut.last and runs != MICRO and not _is_behind_backwards(unit, position, cut):
             _between_forward_and_backward(unit, flow, placement, micro, is_before=position < first_backward)
 
 
@@ -304,27 +313,59 @@ def _changes_outer_object(unit: Unit, micro: Sequence[Unit], cut: Slice) -> None
         raise Refusal(message)
 
 
-def _head_of_split(unit: Unit, cut: Slice, placement: Placement, common: Sequence[Fork]) -> None:
+def _head_of_split(unit: Unit, position: int, cut: Slice, placement: Placement, common: Sequence[Fork]) -> None:
     inside = [u for u in cut.units if any(f.node is unit.node for f in u.forks)]
     has_micro = any(placement.runs_in(u, Region.MICRO) for u in inside)
+    has_backward = any(backward_call(u.node) is not None for u in inside)
     if isinstance(unit.node, ast.If):
-        path = overlap(unit.effects.reads, placement.exports)
+        path = waits_for(unit.node.test, placement.exports)
         moved = has_micro or any(placement.runs_in(u, Region.BEFORE) and not is_clearing(u.node) for u in inside)
-        if path is not None and moved:
+        chooses = has_backward and _is_in_both_branches(unit.node, inside)
+        if path is not None and (moved or chooses):
             message = (
                 f"line {unit.line}: `{head_of(unit.node)}` tests `{path}`, which is the value of one "
                 "micro-batch there. "
                 "Write it without a test (`torch.where`), or test the full loss after `backward()`."
             )
             raise Refusal(message)
+        if path is not None and position < cut.last:
+            _clearing_under_test_of_loss(unit, inside)
     elif isinstance(unit.node, ast.With) and not any(f.node is unit.node for f in common):
         closed = next((i for i in unit.node.items if not is_reentrant(i)), None)
-        if closed is not None and has_micro:
+        if closed is not None and (has_micro or has_backward):
+            part = (
+                "`backward()` but not the forward pass"
+                if has_backward
+                else ("a part of the forward pass but not `backward()`")
+            )
             message = (
-                f"line {unit.line}: `with {ast.unparse(closed)}` holds a part of the forward pass but not "
-                "`backward()`, and may not be entered once per micro-batch. Put the whole step inside it, or outside."
+                f"line {unit.line}: `with {ast.unparse(closed)}` holds {part}, "
+                "and may not be entered once per micro-batch. Put the whole step inside it, or outside."
             )
             raise Refusal(message)
+
+
+def _is_behind_backwards(unit: Unit, position: int, cut: Slice) -> bool:
+    """Whether every backward further down stands in another branch, so that it does not run after the unit."""
+    above = any(backward_call(u.node) is not None for u in cut.units[:position])
+    below = [u for u in cut.units[position : cut.last + 1] if backward_call(u.node) is not None]
+    return above and all(exclude(unit.forks, u.forks) for u in below)
+
+
+def _clearing_under_test_of_loss(unit: Unit, inside: Sequence[Unit]) -> None:
+    clearing = next((u for u in inside if is_clearing(u.node)), None)
+    if clearing is not None:
+        message = (
+            f"line {clearing.line}: `{head_of(clearing.node)}` stands under `{head_of(unit.node)}`, which is asked "
+            "with the full loss, after the micro-batches. Put it on a line of its own, before the forward pass."
+        )
+        raise Refusal(message)
+
+
+def _is_in_both_branches(node: ast.If, inside: Sequence[Unit]) -> bool:
+    """Whether a test decides which loss is back-propagated, together with those inside it."""
+    forks = {f for u in inside if backward_call(u.node) is not None for f in u.forks if isinstance(f.node, ast.If)}
+    return len({f.field for f in forks if f.node is node}) > 1 or any(f.node in {u.node for u in inside} for f in forks)
 
 
 def _between_forward_and_backward(

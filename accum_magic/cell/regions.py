@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 from accum_magic.cell.axes import is_layout_change, is_shape_read, is_size_factory
+from accum_magic.cell.branches import exclude, waits_for
 from accum_magic.cell.effects import expression_effects, overlap, overlaps, root
 from accum_magic.cell.reach import Flow
 from accum_magic.cell.recognise import BackwardCall, backward_call, is_clearing, is_literal, returns_jump
@@ -46,38 +47,64 @@ def backward_slice(body: Sequence[ast.stmt], triple: Sequence[BackwardCall]) -> 
     """Slice a block backwards from the losses of a triple."""
     roots = {call.statement for call in triple}
     every = tuple(flatten(body, lambda _: True))
-    _, members, _ = _walk_back(every, triple, roots)
+    _, members, _ = _walk_back(body, every, triple)
     kept = {unit.node for unit in members} | roots
     split = frozenset(f.node for unit in every if unit.node in kept for f in unit.forks)
     units = tuple(flatten(body, lambda node: node in split))
-    last, members, inputs = _walk_back(units, triple, roots)
-    certain = next(u.forks for u in units if u.node is triple[0].statement)
-    return Slice(units, members, last, inputs, split, frozenset(certain))
+    last, members, inputs = _walk_back(body, units, triple)
+    forks = [frozenset(u.forks) for u in units if u.node in roots]
+    return Slice(units, members, last, inputs, split, frozenset.intersection(*forks))
 
 
 def _walk_back(
-    units: Sequence[Unit], triple: Sequence[BackwardCall], roots: set[ast.Expr]
+    body: Sequence[ast.stmt], units: Sequence[Unit], triple: Sequence[BackwardCall]
 ) -> tuple[int, frozenset[Unit], frozenset[str]]:
-    losses = {call.statement: call.loss for call in triple}
-    positions = [i for i, unit in enumerate(units) if unit.node in roots]
-    last = positions[-1]
-    certain = set(units[positions[0]].forks)  # these branches are taken whenever the backward runs
-    needed: set[str] = set()
-    members: set[Unit] = set()
-    for unit in reversed(units[: last + 1]):
-        if unit.node in losses and not unit.is_head:
-            needed |= expression_effects(losses[unit.node]).reads
-        elif unit.is_head:
-            inside = [u for u in units if any(f.node is unit.node for f in u.forks)]
-            if any(u in members or u.node in roots for u in inside):
-                members.add(unit)
-                needed |= unit.effects.reads
-        elif not _is_transparent_to_slice(unit) and overlap(unit.effects.changes, needed):
-            members.add(unit)
-            if all(not isinstance(f.node, ast.If) or f in certain for f in unit.forks):
-                needed = {p for p in needed if root(p) not in unit.effects.kills and p not in unit.effects.writes}
-            needed |= unit.effects.reads
-    return last, frozenset(members), frozenset(needed)
+    walk = _WalkBack({unit.node: unit for unit in units}, {call.statement: call.loss for call in triple})
+    needed = walk.over(body, frozenset())
+    last = max(i for i, unit in enumerate(units) if unit.node in walk.losses)
+    return last, frozenset(walk.members), needed
+
+
+@dataclass(slots=True)
+class _WalkBack:
+    """Walks from the losses back to what they need, branch by branch."""
+
+    units: dict[ast.stmt, Unit]
+    losses: dict[ast.Expr, ast.expr]
+    members: set[Unit] = field(default_factory=set)
+
+    def over(self, body: Sequence[ast.stmt], needed: frozenset[str]) -> frozenset[str]:
+        """Return the paths needed before a list, of those `needed` behind it and what its losses read."""
+        for node in reversed(body):
+            unit = self.units[node]
+            if unit.is_head:
+                needed = self._over_branches(unit, needed)
+            elif node in self.losses:
+                needed |= expression_effects(self.losses[node]).reads
+            elif not _is_transparent_to_slice(unit) and overlap(unit.effects.changes, needed):
+                self.members.add(unit)
+                needed = _without(needed, unit) | unit.effects.reads
+        return needed
+
+    def _over_branches(self, head: Unit, behind: frozenset[str]) -> frozenset[str]:
+        node = head.node
+        assert isinstance(node, ast.If | ast.With)  # noqa: S101 - nothing else is taken apart
+        needed = self.over(node.body, behind)
+        if isinstance(node, ast.If):
+            needed |= self.over(node.orelse, behind)
+        if any(
+            f.node is node and (u in self.members or u.node in self.losses)
+            for u in self.units.values()
+            for f in u.forks
+        ):
+            self.members.add(head)
+            needed = _without(needed, head) | head.effects.reads
+        return needed
+
+
+def _without(needed: frozenset[str], unit: Unit) -> frozenset[str]:
+    """Drop the paths that a unit binds anew."""
+    return frozenset(p for p in needed if root(p) not in unit.effects.kills and p not in unit.effects.writes)
 
 
 def _is_transparent_to_slice(unit: Unit) -> bool:
@@ -229,7 +256,10 @@ def place_rest(cut: Slice, regions: dict[Unit, frozenset[Region]]) -> Placement:
             regions[unit] = BEFORE
         else:
             touched = unit.effects.reads | unit.effects.changes
-            reads_loop_value = bool(overlap(touched, bound)) or (bool(bound) and returns_jump(unit.node) is not None)
+            is_tested = any(isinstance(f.node, ast.If) and waits_for(f.node.test, bound) for f in unit.forks)
+            reads_loop_value = (
+                bool(overlap(touched, bound)) or is_tested or (bool(bound) and returns_jump(unit.node) is not None)
+            )
             reader_seen |= backward_seen or reads_loop_value or _writes_what_is_read(unit, position, cut, regions)
             regions[unit] = AFTER if reader_seen else BEFORE
     return Placement(regions, exports, first)
@@ -247,7 +277,11 @@ def conflict(cut: Slice, placement: Placement, fed: Iterable[str]) -> tuple[Unit
     values = placement.exports | frozenset(fed)
     for index, early in enumerate(units):
         for late in units[index + 1 :]:
-            path = _clash(early, placement.regions[early], late, placement.regions[late], values)
+            path = (
+                None
+                if exclude(early.forks, late.forks)
+                else _clash(early, placement.regions[early], late, placement.regions[late], values)
+            )
             if path is not None:
                 return early, late, path
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -52,12 +53,22 @@ def triple_size(candidates: Candidates, built: Built) -> int:
         count = joined
 
 
+def _barrier(
+    candidates: Candidates, count: int, inside: Sequence[ast.stmt], forward: frozenset[ast.stmt]
+) -> ast.stmt | None:
+    """Return what may change parameters before one of the new backwards; branches that exclude it do not count."""
+    own, backwards = own_names(candidates.places), candidates.backwards
+    pairs = [(a, b) for i, b in enumerate(backwards) for a in backwards[:i] if i >= count and not a.excludes(b)]
+    found = (barrier(inside, pair, forward, own) for pair in pairs)
+    return next((statement for statement in found if statement is not None), None)
+
+
 def _joins(candidates: Candidates, count: int, built: Built) -> bool:
     """Whether the last candidate belongs into one loop with the first `count`."""
     calls, body = candidates.calls, candidates.places[-1].body
     inside, behind = body[candidates.start :], body[candidates.top(count - 1) + 1 :]
     forward = frozenset(u.node for u in backward_slice(inside, calls[-1:]).members)
-    between = barrier(inside, (calls[count - 1], calls[-1]), forward, own_names(candidates.places))
+    between = _barrier(candidates, count, inside, forward)
     if candidates.top(-1) == candidates.top(count - 1):
         return between is None
     units, following = built(candidates, count), backward_slice(behind, calls[-1:])

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from accum_magic.cell.branches import answered
 from accum_magic.cell.effects import overlap
 from accum_magic.cell.hoist import rebuilt
 from accum_magic.cell.planned import Plan, StepPlan
-from accum_magic.cell.recognise import backward_call, is_pure_test, nodes, returns_jump
+from accum_magic.cell.recognise import BackwardCall, backward_call, is_pure_test, nodes, returns_jump
 from accum_magic.cell.regions import Region
 from accum_magic.cell.units import Fork, Unit, project
 
@@ -60,8 +61,11 @@ class StepWriter:
         self.generated: list[str] = []
         self.tests: dict[ast.stmt, ast.expr] = {}
         # a loss whose name may be bound anew before the micro step ends is kept under a name of its own
-        self.losses = {c.statement: self._fresh("loss_to_backward") for c in step.backwards[:-1]}
-        self.undoable = any(self._jumps_before_backward(u) for u in step.cut.units[: step.cut.last])
+        self.losses: dict[ast.stmt, str] = {}
+        for group in step.roots[:-1] if len(step.roots[-1]) == 1 else step.roots:
+            self.losses |= dict.fromkeys((c.statement for c in group), self._fresh("loss_to_backward"))
+        jumps = any(self._jumps_before_backward(u) for u in step.cut.units[: step.cut.last])
+        self.undoable = jumps or bool(step.awaited)
         self.anchor = step.backwards[-1].statement
         self.micro_name = self._fresh("micro_step")
         self.units = {u.node: u for u in step.cut.units}
@@ -109,6 +113,8 @@ class StepWriter:
 
     def _after(self, body: Sequence[ast.stmt]) -> list[ast.stmt]:
         def emit(node: ast.stmt) -> list[ast.stmt]:
+            if node in self.step.awaited:
+                return self._undo_unless(node)
             if not self._runs(node, Region.AFTER):
                 return []
             unit = self.units.get(node)
@@ -117,6 +123,27 @@ class StepWriter:
             return [node]
 
         return project(body, self.step.cut.is_split, emit, self.tests)
+
+    def _undo_unless(self, node: ast.stmt) -> list[ast.stmt]:
+        """A test of the full loss: where it does not lead to the backward, the gradients are as they were."""
+        assert isinstance(node, ast.If)  # noqa: S101 - only tests are awaited
+        name = self._fresh(f"condition_{node.lineno}")
+        value = placed_at(ast.Name(id=name, ctx=ast.Load()), node)
+        self.tests[node] = value
+        is_body = self._leads_by_body(node)
+        test = ast.UnaryOp(op=ast.Not(), operand=value) if is_body else value
+        undo = ast.If(test=test, body=[ast.Expr(value=self._engine_call("undo_step", [], []))], orelse=[])
+        return [self._assign(name, self._answered(node.test), node), placed_at(undo, node)]
+
+    def _leads_by_body(self, node: ast.stmt) -> bool:
+        """Whether the backward stands in the first branch of an `if`."""
+        forks = [f for c in self.step.backwards for f in self.units[c.statement].forks]
+        return any(f.node is node and f.field == "body" for f in forks)
+
+    def _answered(self, test: ast.expr) -> ast.expr:
+        """A test that asks whether the loss requires grad is answered without the loss."""
+        torch = None if "torch" in self.names.used else _parsed('__import__("torch")')
+        return answered(test, self.step.placement.exports, torch)
 
     def _jumps_before_backward(self, unit: Unit) -> bool:
         """Whether a unit may skip the backward: it runs after the loop, so the gradients are undone first."""
@@ -133,13 +160,15 @@ class StepWriter:
         """The test of an `if` that is taken apart is evaluated once, where it stood."""
         node = head.node
         is_common = any(f.node is node for f in self.step.common)
-        if not isinstance(node, ast.If) or is_common or node in self.tests or self._can_be_asked_again(head):
+        if not isinstance(node, ast.If) or is_common or node in self.tests or node in self.step.awaited:
+            return []
+        if self._can_be_asked_again(head):
             return []
         if not self._is_split_up(node):
             return []
         name = self._fresh(f"condition_{node.lineno}")
         self.tests[node] = placed_at(ast.Name(id=name, ctx=ast.Load()), node)
-        return [self._assign(name, node.test, node)]
+        return [self._assign(name, self._answered(node.test), node)]
 
     def _can_be_asked_again(self, head: Unit) -> bool:
         """Whether the test of an `if` has the same answer before, in and after the loop."""
@@ -171,9 +200,13 @@ class StepWriter:
                 return [self._assign(self.losses[node], self._replaced(call.loss), node)]
             return [self._replaced(node)] if self._runs(node, Region.MICRO) else []
 
-        inner = project(body, self.step.cut.is_split, emit, self.tests)
+        # a test that waits for the full loss leads to the backward here
+        taken = {n: ast.Constant(value=self._leads_by_body(n)) for n in self.step.awaited}
+        tests = self.tests | {n: placed_at(test, n) for n, test in taken.items()}
+        inner = project(body, self.step.cut.is_split, emit, tests)
         first = inner[0] if inner else self.anchor
-        maybe = [self._assign(self._local(n), self._attribute("UNBOUND"), first) for n in self._maybe_unbound()]
+        unbound = [*map(self._local, self._maybe_unbound()), *self._maybe_without_loss()]
+        maybe = [self._assign(n, self._attribute("UNBOUND"), first) for n in unbound]
         parameters = [ast.arg(arg=self._parameter(p)) for p in self._inputs()]
         function = ast.FunctionDef(
             name=self.micro_name,
@@ -215,15 +248,19 @@ class StepWriter:
         written = {n for u in self.step.micro_units for n in u.effects.writes}
         return sorted(n for n in outputs & written if n not in certain and n not in given)
 
+    def _maybe_without_loss(self) -> list[str]:
+        """Names of losses that a step without a backward does not reach."""
+        return sorted(set(self.losses.values())) if self.step.conditions else []
+
     def _is_unconditional(self, unit: Unit) -> bool:
         return all(f in self.step.common or isinstance(f.node, ast.With) for f in unit.forks)
 
     def _returned(self) -> ast.expr:
         roots = [
-            ast.Name(id=self.losses[c.statement], ctx=ast.Load())
-            if c.statement in self.losses
-            else self._replaced(c.loss)
-            for c in self.step.backwards
+            ast.Name(id=self.losses[group[0].statement], ctx=ast.Load())
+            if group[0].statement in self.losses
+            else self._replaced(group[0].loss)
+            for group in self.step.roots
         ]
         values = [ast.Name(id=self._local(n), ctx=ast.Load()) for n in (*self.step.read, *self.step.unread)]
         return _tuple([_tuple(roots), _tuple(values)])
@@ -265,30 +302,40 @@ class StepWriter:
             )
         if step.conditions:
             given["when"] = self._when(step.conditions)
-        through = [c.through for c in step.backwards]
+        through = [self._chosen(group, [c.through for c in group]) for group in step.roots]
         if any(t is not None for t in through):
             given["backward"] = next(t for t in through if t is not None)
         if self.undoable:
             given["undoable"] = ast.Constant(True)  # noqa: FBT003 - a literal of the rewritten cell
-        options = [self._backward_options(c.call) for c in step.backwards]
-        if any(o.keys for o in options):
-            given["backward_options"] = _tuple(options)
+        if any(_options_of(c.call).keys for c in step.backwards):
+            options = (self._chosen(group, [_options_of(c.call) for c in group]) for group in step.roots)
+            given["backward_options"] = _tuple([o for o in options if o is not None])
         return [ast.keyword(arg=k, value=copy.deepcopy(v)) for k, v in given.items()]
 
     def _parameters(self) -> set[str]:
         return {self._parameter(p) for p in self._inputs()}
 
-    def _when(self, conditions: Sequence[Fork]) -> ast.expr:
-        tests = []
-        for fork in conditions:
-            assert isinstance(fork.node, ast.If)  # noqa: S101 - conditions are made of `if`s only
-            test = copy.deepcopy(self.tests.get(fork.node, fork.node.test))
-            tests.append(test if fork.field == "body" else ast.UnaryOp(op=ast.Not(), operand=test))
-        return tests[0] if len(tests) == 1 else ast.BoolOp(op=ast.And(), values=tests)
+    def _when(self, conditions: Sequence[Sequence[Fork]]) -> ast.expr:
+        ways = [_joined(ast.And(), [self._taken(fork) for fork in path]) for path in conditions]
+        return _joined(ast.Or(), ways)
 
-    def _backward_options(self, call: ast.Call) -> ast.Dict:
-        keywords = [k for k in call.keywords if k.arg is not None]
-        return ast.Dict(keys=[ast.Constant(k.arg) for k in keywords], values=[k.value for k in keywords])
+    def _taken(self, fork: Fork) -> ast.expr:
+        assert isinstance(fork.node, ast.If)  # noqa: S101 - conditions are made of `if`s only
+        test = copy.deepcopy(self.tests.get(fork.node, fork.node.test))
+        return test if fork.field == "body" else ast.UnaryOp(op=ast.Not(), operand=test)
+
+    def _chosen(self, group: Sequence[BackwardCall], values: Sequence[ast.expr | None]) -> ast.expr | None:
+        """What goes with a loss that is back-propagated in one of several branches: chosen by their tests."""
+        texts = {"" if v is None else ast.unparse(v) for v in values}
+        chosen = values[-1]
+        for call, value in zip(group[-2::-1], values[-2::-1], strict=True):
+            if len(texts) > 1:
+                forks = [
+                    f for f in self.units[call.statement].forks[len(self.step.common) :] if isinstance(f.node, ast.If)
+                ]
+                test = _joined(ast.And(), [self._taken(f) for f in forks])
+                chosen = ast.IfExp(test=test, body=value or ast.Constant(None), orelse=chosen or ast.Constant(None))
+        return chosen
 
     def _engine_call(self, name: str, args: list[ast.expr], keywords: list[ast.keyword]) -> ast.Call:
         return ast.Call(func=self._attribute(name), args=args, keywords=keywords)
@@ -324,6 +371,15 @@ def _without_location(node: ast.AST) -> Iterator[ast.AST]:
         yield node
     for child in ast.iter_child_nodes(node):
         yield from _without_location(child)
+
+
+def _options_of(call: ast.Call) -> ast.Dict:
+    keywords = [k for k in call.keywords if k.arg is not None]
+    return ast.Dict(keys=[ast.Constant(k.arg) for k in keywords], values=[k.value for k in keywords])
+
+
+def _joined(op: ast.boolop, tests: list[ast.expr]) -> ast.expr:
+    return tests[0] if len(tests) == 1 else ast.BoolOp(op=op, values=tests)
 
 
 def _tuple(elements: Sequence[ast.expr]) -> ast.Tuple:
