@@ -32,7 +32,7 @@ from accum_magic.cell.regions import (
     sink,
     slice_regions,
 )
-from accum_magic.cell.triples import Candidates, triple_size
+from accum_magic.cell.triples import Candidates, made_above, triple_size
 from accum_magic.cell.units import Fork, Unit
 
 
@@ -84,7 +84,7 @@ def _plan_block(given: _Given, backwards: Sequence[Backward]) -> list[StepPlan]:
     places = backwards[0].places[: depth + 1]
     steps: list[StepPlan] = []
     start = 0
-    fed: frozenset[str] = frozenset()  # what earlier triples of the block have made of the batch
+    fed = made_above(places, _beyond(local_names(places), given.lookup))
     while backwards:
         count = triple_size(Candidates(places, start, tuple(backwards)), partial(_built, given, fed))
         triple, last = [b.call for b in backwards[:count]], backwards[count - 1].places[depth].index
@@ -93,7 +93,7 @@ def _plan_block(given: _Given, backwards: Sequence[Backward]) -> list[StepPlan]:
         planner = _Planner(given, places, (start, last + 1), triple)
         refuse.graph_from_earlier_step(planner.cut, steps, triple[0])
         steps.append(planner.plan(fed))
-        fed |= planner.handed_on()
+        fed |= planner.handed_on()  # what earlier triples of the block have made of the batch
         backwards, start = backwards[count:], last + 1
     return steps
 

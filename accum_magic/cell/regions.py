@@ -175,7 +175,7 @@ def sink(cut: Slice, regions: dict[Unit, frozenset[Region]], fed: Callable[[ast.
         if (is_shape_read(value) or is_sized) and fed(value):
             if not _changed_later(cut, regions, unit):
                 regions[unit] = BEFORE | MICRO
-        elif is_literal(value) or (is_layout_change(value, sizes) and fed(value)):
+        elif is_literal_unit(unit) or (is_layout_change(value, sizes) and fed(value)):
             others = _readers(unit, [u for u in cut.units[: cut.last + 1] if u not in regions])
             if all(regions[r] == MICRO for r in readers) and not _comes_before(others, cut, regions):
                 regions[unit] = MICRO if is_literal(value) else MICRO | AFTER
@@ -192,9 +192,9 @@ def _bare_names(node: ast.expr) -> Iterator[ast.Name]:
 
 
 def is_literal_unit(unit: Unit) -> bool:
-    """Tell whether a unit binds a literal."""
-    value = _assigned_value(unit)
-    return value is not None and is_literal(value)
+    """Tell whether a unit binds a literal to plain names; `model.alpha = 0.5` changes an object."""
+    value, effects = _assigned_value(unit), unit.effects
+    return value is not None and is_literal(value) and effects.writes == effects.kills and not effects.mutates
 
 
 def is_shape_read_unit(unit: Unit, fed: Callable[[ast.expr], bool]) -> bool:

@@ -8,10 +8,14 @@ from dataclasses import dataclass, replace
 
 from accum_magic.cell import refuse
 from accum_magic.cell.barriers import barrier
+from accum_magic.cell.batch import loop_names
+from accum_magic.cell.effects import overlaps
+from accum_magic.cell.namespace import Lookup
 from accum_magic.cell.parse import Backward, Place, own_names
+from accum_magic.cell.reach import Flow
 from accum_magic.cell.recognise import BackwardCall
 from accum_magic.cell.regions import backward_slice
-from accum_magic.cell.units import Unit
+from accum_magic.cell.units import Unit, flatten
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,23 @@ class Candidates:
     def up_to(self, count: int) -> Candidates:
         """Return the first of them."""
         return replace(self, backwards=self.backwards[:count])
+
+
+def made_above(places: Sequence[Place], lookup: Lookup) -> frozenset[str]:
+    """Return the names that hold something made of the batch when a block inside the batch's loop begins.
+
+    `delta = torch.zeros_like(x)` above a loop of attacks, or above a closure, has one row per sample.
+    """
+    loops = [i for i, p in enumerate(places) if isinstance(p.owner, ast.For | ast.AsyncFor) and loop_names(p.owner)]
+    if not loops or loops[-1] == len(places) - 1:
+        return frozenset()
+    flow = Flow(lookup)
+    flow.seed(loop_names(places[loops[-1]].owner))  # type: ignore[arg-type]
+    for place in places[loops[-1] : -1]:
+        for unit in flatten(place.body[: place.index], lambda _: False):
+            fed = any(overlaps(p, flow.fed) for p in unit.effects.reads)
+            flow.take(unit, fed=fed, reaches=flow.reaches(unit.node))
+    return frozenset(flow.fed)
 
 
 Built = Callable[[Candidates, int], Sequence[Unit]]

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from accum_magic.cell.branches import answered
-from accum_magic.cell.effects import overlap
+from accum_magic.cell.effects import overlap, path_of
 from accum_magic.cell.hoist import rebuilt
 from accum_magic.cell.planned import Plan, StepPlan
-from accum_magic.cell.recognise import BackwardCall, backward_call, is_pure_test, nodes, returns_jump
+from accum_magic.cell.recognise import BackwardCall, backward_call, is_only_detached, is_pure_test, nodes, returns_jump
 from accum_magic.cell.regions import Region
 from accum_magic.cell.units import Fork, Unit, project
 
@@ -270,7 +270,7 @@ class StepWriter:
         inputs = self._inputs()
         batch = ast.Dict(
             keys=[ast.Constant(self._parameter(p)) for p in inputs],
-            values=[_parsed(p) for p in inputs],
+            values=[self._argument(p) for p in inputs],
         )
         call = self._engine_call("step", [ast.Name(id=self.micro_name, ctx=ast.Load()), batch], self._keywords(inputs))
         if not outputs:
@@ -283,6 +283,12 @@ class StepWriter:
             forget = ast.If(test=test, body=[ast.Delete(targets=[_name(name, ast.Del())])], orelse=[])
             statements.append(placed_at(forget, self.anchor))
         return statements
+
+    def _argument(self, path: str) -> ast.expr:
+        """What is handed to the micro step; of a value that is only read as `x.detach()`, no graph comes along."""
+        read = [u.node for u in self.step.micro_units] + [c.loss for c in self.step.backwards]
+        is_detached = any(_is_detach(n, path) for part in read for n in nodes(part)) and is_only_detached(path, read)
+        return _parsed(f"{path}.detach()" if is_detached else path)
 
     def _keywords(self, inputs: Sequence[str]) -> list[ast.keyword]:
         step = self.step
@@ -371,6 +377,10 @@ def _without_location(node: ast.AST) -> Iterator[ast.AST]:
         yield node
     for child in ast.iter_child_nodes(node):
         yield from _without_location(child)
+
+
+def _is_detach(node: ast.AST, path: str) -> bool:
+    return isinstance(node, ast.Attribute) and node.attr == "detach" and path_of(node.value) == path
 
 
 def _options_of(call: ast.Call) -> ast.Dict:
