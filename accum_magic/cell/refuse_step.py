@@ -223,7 +223,8 @@ def regions(cut: Slice, placement: Placement, common: Sequence[Fork], flow: Flow
         if unit.is_head:
             _head_of_split(unit, position, cut, placement, common)
         elif placement.first < position <= cut.last and runs != MICRO and not _is_behind_backwards(unit, position, cut):
-            _between_forward_and_backward(unit, flow, placement, micro, is_before=position < first_backward)
+            above = [u for u in cut.units[:position] if u in micro]
+            _between_forward_and_backward(unit, flow, placement, above, is_before=position < first_backward)
 
 
 def _inside_slice(unit: Unit) -> None:
@@ -387,10 +388,13 @@ def _between_forward_and_backward(
         )
         raise Refusal(message)
     stores_data = any(isinstance(n, ast.Attribute) and n.attr == "data" for n in ast.walk(unit.node))
+    changes = unit.effects.mutates | {
+        p for p in unit.effects.writes if "." in p
+    }  # another module under the name is new
     for module in sorted(flow.modules):
-        changed = next((c for c in sorted(unit.effects.changes) if _is_part(c, module, stores_data=stores_data)), None)
-        if changed is not None:
-            forward = next(u.line for u in forward_units if overlaps(module, u.effects.reads))
+        changed = next((c for c in sorted(changes) if _is_part(c, module, stores_data=stores_data)), None)
+        forward = next((u.line for u in forward_units if overlaps(module, u.effects.reads)), None)
+        if changed is not None and forward is not None:
             message = (
                 f"line {unit.line}: `{head_of(unit.node)}` changes `{root(changed)}` between its forward pass (line "
                 f"{forward}) and the backward. Move it before the forward pass, or after `backward()`."

@@ -10,6 +10,7 @@ from enum import IntEnum
 from accum_magic.cell.axes import is_layout_change, is_shape_read, is_size_factory
 from accum_magic.cell.branches import exclude, waits_for
 from accum_magic.cell.effects import expression_effects, overlap, overlaps, root
+from accum_magic.cell.once import fills_without_graph, is_statistic, makes_criterion
 from accum_magic.cell.reach import Flow
 from accum_magic.cell.recognise import BackwardCall, backward_call, is_clearing, is_literal, returns_jump
 from accum_magic.cell.units import Fork, Unit, flatten, inside
@@ -133,15 +134,23 @@ def slice_regions(cut: Slice, flow: Flow, at_micro: Callable[[Unit, Flow], objec
     `at_micro` is told each unit that runs per micro-batch, while `flow` stands right before it.
     """
     regions: dict[Unit, frozenset[Region]] = {}
+    statistics: set[str] = set()  # names of values of the whole batch
+    bound: set[str] = set()  # names bound per micro-batch
     for unit in cut.units[: cut.last + 1]:
         if unit.has_own_step:
             _take_own_step(unit, flow)
         if unit not in cut.members or unit.is_head:
             continue
         fed, reaches = _is_fed(unit, flow), flow.reaches(unit.node)
+        is_criterion = makes_criterion(unit, statistics)
+        reaches &= not (is_criterion or fills_without_graph(unit, bound))
+        fed &= not is_criterion
+        if is_statistic(_assigned_value(unit), statistics):
+            statistics |= unit.effects.writes
         regions[unit] = MICRO if fed and reaches else BEFORE
         if regions[unit] == MICRO:
             at_micro(unit, flow)
+            bound |= unit.effects.writes
         is_counter = isinstance(unit.node, ast.AugAssign)
         is_drawn_batch = flow.draws_feed and not (reaches or is_counter or is_literal_unit(unit))
         flow.take(unit, fed=fed or is_drawn_batch, reaches=reaches)
