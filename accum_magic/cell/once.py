@@ -26,6 +26,15 @@ def fills_without_graph(unit: Unit, bound: Collection[str]) -> bool:
     return is_part and not overlap(unit.effects.reads | unit.effects.mutates, bound)
 
 
+def detaches_earlier(unit: Unit, bound: Collection[str]) -> bool:
+    """Tell whether all a unit does is to cut the graph of an earlier step's value: `state.detach_()`."""
+    match unit.node:
+        case ast.Expr(value=ast.Call(func=ast.Attribute(attr="detach_", value=value))):
+            return path_of(value) is not None and not overlap(unit.effects.mutates, bound)
+        case _:
+            return False
+
+
 def makes_criterion(unit: Unit, statistics: Collection[str]) -> bool:
     """Tell whether a unit makes a module of statistics of the batch: `nn.BCEWithLogitsLoss(pos_weight=n / p)`."""
     value = unit.node.value if isinstance(unit.node, ast.Assign) else None

@@ -27,13 +27,14 @@ from accum_magic.cell.regions import (
     Slice,
     backward_slice,
     conflict,
+    exports_above,
     is_shape_read_unit,
     place_rest,
     sink,
     slice_regions,
 )
 from accum_magic.cell.triples import Candidates, made_above, triple_size
-from accum_magic.cell.units import Fork, Unit
+from accum_magic.cell.units import Fork, Unit, project
 
 
 def plan(parsed: ParsedCell, options: PlanOptions | None = None, lookup: Lookup = nothing_known) -> Plan:
@@ -203,11 +204,12 @@ class _Planner:
     def _micro_reads(self, placement: Placement, hoists: Sequence[Hoist]) -> list[str]:
         """Paths the micro step takes from outside, in the order of their first use."""
         named = {h.expression: h.name for h in hoists}
-        statements = [replaced(u.node, named) for u in self._micro(placement)]
-        losses = [ast.Expr(value=replaced(c.loss, named)) for c in self.triple]
-        exposed = {root(p) for p in sequence_effects([*statements, *losses]).reads}
+        kept = {u.node: replaced(u.node, named) for u in self._micro(placement)}
+        kept |= {c.statement: ast.Expr(value=replaced(c.loss, named)) for c in self.triple}
+        branches = project(self.body, self.cut.is_split, lambda node: [kept[node]] if node in kept else [], {})
+        exposed = {root(p) for p in sequence_effects(branches).reads}
         order: dict[str, None] = {}
-        for node in [*statements, *losses]:
+        for node in kept.values():
             found = [n for n in ast.walk(node) if isinstance(n, ast.Name)]
             order |= dict.fromkeys(n.id for n in sorted(found, key=lambda n: (n.lineno, n.col_offset)))
         return [n for n in order if n in exposed]
@@ -345,7 +347,8 @@ class _Planner:
 
     def _awaited(self, placement: Placement) -> frozenset[ast.stmt]:
         around = {f.node for u in self.cut.units if u.node in {c.statement for c in self.triple} for f in u.forks}
-        return frozenset(n for n in around if isinstance(n, ast.If) and waits_for(n.test, placement.exports))
+        tests = [n for n in around if isinstance(n, ast.If)]
+        return frozenset(n for n in tests if waits_for(n.test, exports_above(self.cut, placement, n)))
 
 
 def _common_forks(cut: Slice, placement: Placement, triple: Sequence[BackwardCall]) -> tuple[Fork, ...]:

@@ -33,7 +33,7 @@ from accum_magic.cell.recognise import (
     returns_jump,
     steps_optimizer,
 )
-from accum_magic.cell.regions import MICRO, Placement, Region, Slice
+from accum_magic.cell.regions import MICRO, Placement, Region, Slice, exports_above
 from accum_magic.cell.units import Fork, Unit, inside
 from accum_magic.errors import Refusal
 
@@ -220,11 +220,24 @@ def regions(cut: Slice, placement: Placement, common: Sequence[Fork], flow: Flow
             _inside_slice(unit)
             _test_of_micro_batch(unit, flow, hoists)
             _changes_outer_object(unit, micro, cut)
+        if placement.first <= position <= cut.last and not unit.is_head:
+            _retains_gradient(unit, micro)
         if unit.is_head:
             _head_of_split(unit, position, cut, placement, common)
         elif placement.first < position <= cut.last and runs != MICRO and not _is_behind_backwards(unit, position, cut):
             above = [u for u in cut.units[:position] if u in micro]
             _between_forward_and_backward(unit, flow, placement, above, is_before=position < first_backward)
+
+
+def _retains_gradient(unit: Unit, micro: Sequence[Unit]) -> None:
+    """`out.retain_grad()`: the gradient of a value that exists once per micro-batch, and of which none is kept."""
+    call = next((c for c in calls(unit.node) if last_name(c.func) == "retain_grad"), None)
+    if call is not None:
+        message = (
+            f"line {call.lineno}: `{ast.unparse(call)}` keeps the gradient of a value that is made once per "
+            f"micro-batch (from line {micro[0].line} on). Take it out, or run this cell without `%%accumulate`."
+        )
+        raise Refusal(message)
 
 
 def _inside_slice(unit: Unit) -> None:
@@ -319,7 +332,7 @@ def _head_of_split(unit: Unit, position: int, cut: Slice, placement: Placement, 
     has_micro = any(placement.runs_in(u, Region.MICRO) for u in inside)
     has_backward = any(backward_call(u.node) is not None for u in inside)
     if isinstance(unit.node, ast.If):
-        path = waits_for(unit.node.test, placement.exports)
+        path = waits_for(unit.node.test, exports_above(cut, placement, unit.node))
         moved = has_micro or any(placement.runs_in(u, Region.BEFORE) and not is_clearing(u.node) for u in inside)
         chooses = has_backward and _is_in_both_branches(unit.node, inside)
         if path is not None and (moved or chooses):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
@@ -10,7 +11,7 @@ from enum import IntEnum
 from accum_magic.cell.axes import is_layout_change, is_shape_read, is_size_factory
 from accum_magic.cell.branches import exclude, waits_for
 from accum_magic.cell.effects import expression_effects, overlap, overlaps, root
-from accum_magic.cell.once import fills_without_graph, is_statistic, makes_criterion
+from accum_magic.cell.once import detaches_earlier, fills_without_graph, is_statistic, makes_criterion
 from accum_magic.cell.reach import Flow
 from accum_magic.cell.recognise import BackwardCall, backward_call, is_clearing, is_literal, returns_jump
 from accum_magic.cell.units import Fork, Unit, flatten, inside
@@ -125,6 +126,12 @@ class Placement:
         return region in self.regions.get(unit, frozenset())
 
 
+def exports_above(cut: Slice, placement: Placement, node: ast.stmt) -> frozenset[str]:
+    """Return the names of the loop's values that are bound above a statement; below it they are the last step's."""
+    above = itertools.takewhile(lambda unit: unit.node is not node, cut.units)
+    return frozenset(n for u in above if placement.regions.get(u) == MICRO for n in u.effects.writes)
+
+
 BEFORE, MICRO, AFTER = (frozenset({r}) for r in Region)
 
 
@@ -135,7 +142,7 @@ def slice_regions(cut: Slice, flow: Flow, at_micro: Callable[[Unit, Flow], objec
     """
     regions: dict[Unit, frozenset[Region]] = {}
     statistics: set[str] = set()  # names of values of the whole batch
-    bound: set[str] = set()  # names bound per micro-batch
+    micro: list[Unit] = []
     for unit in cut.units[: cut.last + 1]:
         if unit.has_own_step:
             _take_own_step(unit, flow)
@@ -143,14 +150,15 @@ def slice_regions(cut: Slice, flow: Flow, at_micro: Callable[[Unit, Flow], objec
             continue
         fed, reaches = _is_fed(unit, flow), flow.reaches(unit.node)
         is_criterion = makes_criterion(unit, statistics)
-        reaches &= not (is_criterion or fills_without_graph(unit, bound))
+        bound = frozenset(n for u in micro if not exclude(u.forks, unit.forks) for n in u.effects.writes)
+        reaches &= not (is_criterion or fills_without_graph(unit, bound) or detaches_earlier(unit, bound))
         fed &= not is_criterion
         if is_statistic(_assigned_value(unit), statistics):
             statistics |= unit.effects.writes
         regions[unit] = MICRO if fed and reaches else BEFORE
         if regions[unit] == MICRO:
             at_micro(unit, flow)
-            bound |= unit.effects.writes
+            micro.append(unit)
         is_counter = isinstance(unit.node, ast.AugAssign)
         is_drawn_batch = flow.draws_feed and not (reaches or is_counter or is_literal_unit(unit))
         flow.take(unit, fed=fed or is_drawn_batch, reaches=reaches)

@@ -13,7 +13,7 @@ from accum_magic.cell.effects import overlap, path_of
 from accum_magic.cell.hoist import rebuilt
 from accum_magic.cell.planned import Plan, StepPlan
 from accum_magic.cell.recognise import BackwardCall, backward_call, is_only_detached, is_pure_test, nodes, returns_jump
-from accum_magic.cell.regions import Region
+from accum_magic.cell.regions import Region, exports_above
 from accum_magic.cell.units import Fork, Unit, project
 
 ENGINE = "accum_magic"
@@ -133,17 +133,17 @@ class StepWriter:
         is_body = self._leads_by_body(node)
         test = ast.UnaryOp(op=ast.Not(), operand=value) if is_body else value
         undo = ast.If(test=test, body=[ast.Expr(value=self._engine_call("undo_step", [], []))], orelse=[])
-        return [self._assign(name, self._answered(node.test), node), placed_at(undo, node)]
+        return [self._assign(name, self._answered(node), node), placed_at(undo, node)]
 
     def _leads_by_body(self, node: ast.stmt) -> bool:
         """Whether the backward stands in the first branch of an `if`."""
         forks = [f for c in self.step.backwards for f in self.units[c.statement].forks]
         return any(f.node is node and f.field == "body" for f in forks)
 
-    def _answered(self, test: ast.expr) -> ast.expr:
+    def _answered(self, node: ast.If) -> ast.expr:
         """A test that asks whether the loss requires grad is answered without the loss."""
         torch = None if "torch" in self.names.used else _parsed('__import__("torch")')
-        return answered(test, self.step.placement.exports, torch)
+        return answered(node.test, exports_above(self.step.cut, self.step.placement, node), torch)
 
     def _jumps_before_backward(self, unit: Unit) -> bool:
         """Whether a unit may skip the backward: it runs after the loop, so the gradients are undone first."""
@@ -168,7 +168,7 @@ class StepWriter:
             return []
         name = self._fresh(f"condition_{node.lineno}")
         self.tests[node] = placed_at(ast.Name(id=name, ctx=ast.Load()), node)
-        return [self._assign(name, self._answered(node.test), node)]
+        return [self._assign(name, self._answered(node), node)]
 
     def _can_be_asked_again(self, head: Unit) -> bool:
         """Whether the test of an `if` has the same answer before, in and after the loop."""
