@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from accum_magic.cell.effects import path_of
 from accum_magic.cell.recognise import BackwardCall, backward_call, nodes
 from accum_magic.errors import Refusal
 
@@ -93,7 +94,8 @@ def parsed_tree(text: str, tree: ast.Module) -> ParsedCell:
 class _NameLosses(ast.NodeTransformer):
     """Gives a loss that is computed and back-propagated in one statement a statement of its own.
 
-    `criterion(model(x), y).backward()` becomes `loss = criterion(model(x), y)` and `loss.backward()`.
+    `criterion(model(x), y).backward()` becomes `loss = criterion(model(x), y)` and `loss.backward()`; several losses
+    in one call of `torch.autograd.backward` become a call each.
     """
 
     def __init__(self, tree: ast.Module) -> None:
@@ -101,6 +103,10 @@ class _NameLosses(ast.NodeTransformer):
         self.made: list[str] = []
 
     def visit_Expr(self, node: ast.Expr) -> ast.Expr | list[ast.stmt]:
+        several = _one_by_one(node)
+        if several:
+            visited = [self.visit_Expr(one) for one in several]
+            return [s for part in visited for s in (part if isinstance(part, list) else [part])]
         call = backward_call(node)
         if call is None or not _computes(call.loss):
             return node
@@ -118,6 +124,25 @@ class _NameLosses(ast.NodeTransformer):
         self.used.add(name)
         self.made.append(name)
         return name
+
+
+def _one_by_one(node: ast.Expr) -> list[ast.Expr]:
+    """Take `torch.autograd.backward([l1, l2])` apart: all but the last keep the graph for those behind them."""
+    call = node.value
+    if not (isinstance(call, ast.Call) and path_of(call.func) == "torch.autograd.backward"):
+        return []
+    given = call.args[0] if call.args else next((k.value for k in call.keywords if k.arg == "tensors"), None)
+    rest = [k for k in call.keywords if k.arg != "tensors"]
+    if not isinstance(given, ast.List | ast.Tuple) or any(isinstance(e, ast.Starred) for e in given.elts):
+        return []
+    kept = [k for k in rest if k.arg != "retain_graph"]
+    keep = ast.copy_location(
+        ast.keyword(arg="retain_graph", value=ast.copy_location(ast.Constant(value=True), call)), call
+    )
+    ends = [[*kept, keep]] * (len(given.elts) - 1) + [rest]
+    parts = zip(given.elts, ends, strict=True)
+    made = [ast.Call(func=call.func, args=[loss, *call.args[1:]], keywords=list(ks)) for loss, ks in parts]
+    return [ast.copy_location(ast.Expr(value=ast.copy_location(c, call)), node) for c in made]
 
 
 def _computes(loss: ast.expr) -> bool:

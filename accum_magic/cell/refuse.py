@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator, Sequence
 
 from accum_magic.cell.batch import callees
-from accum_magic.cell.effects import overlaps, path_of, root
+from accum_magic.cell.effects import bound_names, overlaps, path_of, root
 from accum_magic.cell.frameworks import framework_call
 from accum_magic.cell.namespace import Lookup
 from accum_magic.cell.parse import ParsedCell, Place
@@ -103,16 +103,18 @@ def _accumulates_by_hand(parsed: ParsedCell) -> None:
     for backward in parsed.backwards:
         block = backward.places[backward.block_depth]
         for statement in block.body:
-            if _is_step_every_k(statement):
-                found = f"line {statement.lineno}", f"`{head_of(statement)}` around the optimizer's step"
-                raise _by_hand(*found, block, factor_of(statement.test))  # type: ignore[attr-defined]
+            counts = _counts(block.body)
+            if _is_step_every_k(statement, counts):
+                what = f"`{head_of(statement)}` around the optimizer's step"
+                raise _by_hand(f"line {statement.lineno}", what, block, _factor(statement, block.body), counts)
         words = ast.unparse(ast.Module(block.body, [])).lower()
         divisor = next((n for n in _divisors(block.body) if any(w in n.lower() for w in _ACCUMULATION_WORDS)), None)
         if divisor is not None and words:
-            raise _by_hand(f"line {backward.call.line}", f"the loss is divided by `{divisor}`", block, divisor)
+            what = f"the loss is divided by `{divisor}`"
+            raise _by_hand(f"line {backward.call.line}", what, block, divisor, frozenset())
 
 
-def _by_hand(line: str, what: str, block: Place, factor: str | None) -> Refusal:
+def _by_hand(line: str, what: str, block: Place, factor: str | None, counts: frozenset[str]) -> Refusal:
     """Say what to write in place of an accumulation by hand: `--window` does the same to the plain loop."""
     n = factor if factor and factor.isdigit() else "N"
     meaning = "" if n == factor else f" with N = `{factor}`"
@@ -120,12 +122,31 @@ def _by_hand(line: str, what: str, block: Place, factor: str | None) -> Refusal:
         f"Write the plain cell: the undivided loss, and `zero_grad()`, `backward()` and `step()` for every batch. "
         f"`%%accumulate {n} --window`{meaning} then takes {n} batches of the loader per update"
     )
-    loop = f":\n{plain_loop(block.owner, factor)}" if factor and isinstance(block.owner, ast.For | ast.While) else "."
+    loop = (
+        f":\n{plain_loop(block.owner, factor, counts)}"
+        if factor and isinstance(block.owner, ast.For | ast.While)
+        else "."
+    )
     return Refusal(f"{line}: this cell already accumulates gradients by hand ({what}). {advice}{loop}")
 
 
-def _is_step_every_k(statement: ast.stmt) -> bool:
-    if not (isinstance(statement, ast.If) and any(isinstance(n, ast.Mod) for n in ast.walk(statement.test))):
+def _factor(statement: ast.stmt, body: Sequence[ast.stmt]) -> str | None:
+    """Return the `k` that a test compares a step's number with, in the test itself or in a name that holds it."""
+    return next((f for s in (statement, *body) if (f := factor_of(s)) is not None), None)
+
+
+def _counts(body: Sequence[ast.stmt]) -> frozenset[str]:
+    """Return names that hold whether it is every k-th step: `is_update_step = (i + 1) % k == 0`."""
+    found = [s for s in body if isinstance(s, ast.Assign) and any(isinstance(n, ast.Compare) for n in nodes(s.value))]
+    counted = [s for s in found if any(isinstance(n, ast.Mod) for n in nodes(s.value))]
+    return frozenset(n for s in counted for n in bound_names(s))
+
+
+def _is_step_every_k(statement: ast.stmt, counts: frozenset[str]) -> bool:
+    if not isinstance(statement, ast.If):
+        return False
+    counted = any(isinstance(n, ast.Name) and n.id in counts for n in nodes(statement.test))
+    if not (counted or any(isinstance(n, ast.Mod) for n in nodes(statement.test))):
         return False
     if any(backward_call(s) for s in ast.walk(statement) if isinstance(s, ast.stmt)):
         return False
