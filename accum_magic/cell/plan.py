@@ -20,6 +20,7 @@ from accum_magic.cell.parse import Backward, ParsedCell, Place, enclosing_loops,
 from accum_magic.cell.planned import Plan, PlanOptions, StepPlan
 from accum_magic.cell.reach import Flow
 from accum_magic.cell.recognise import BackwardCall, is_literal, is_transparent, names_with_gradient, nodes
+from accum_magic.cell.recompute import computed_again
 from accum_magic.cell.regions import (
     MICRO,
     Placement,
@@ -45,6 +46,18 @@ def plan(parsed: ParsedCell, options: PlanOptions | None = None, lookup: Lookup 
 
     """
     options = options or PlanOptions()
+    for _ in range(4 * len(parsed.backwards)):  # a value may be built of another that crosses too
+        try:
+            return _plan(parsed, options, lookup)
+        except refuse.GraphCrossesError as crossing:
+            again = computed_again(parsed, crossing, lookup)
+            if again is None:
+                raise
+            parsed = again
+    return _plan(parsed, options, lookup)
+
+
+def _plan(parsed: ParsedCell, options: PlanOptions, lookup: Lookup) -> Plan:
     refuse.whole_cell(parsed, lookup)
     blocks: dict[int, list[Backward]] = {}
     for backward in parsed.backwards:

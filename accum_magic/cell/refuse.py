@@ -30,6 +30,14 @@ from accum_magic.errors import Refusal
 _ACCUMULATION_WORDS = ("accum", "grad_acc", "virtual_batch")
 
 
+class GraphCrossesError(Refusal):
+    """A loss reads what was built with a graph above an update; it may be computed again."""
+
+    def __init__(self, message: str, name: str, builder: ast.stmt, reader: ast.stmt, call: BackwardCall) -> None:
+        super().__init__(message)
+        self.name, self.builder, self.reader, self.call = name, builder, reader, call
+
+
 def whole_cell(parsed: ParsedCell, lookup: Lookup, n: int | None = None, unreadable: str | None = None) -> None:
     """Refuse what can be told without a plan; `unreadable` tells of a function that trains and cannot be rewritten."""
     _autograd_grad(parsed)
@@ -234,18 +242,19 @@ def graph_across(cut: Slice, built: Sequence[Unit], call: BackwardCall, barrier:
     name = crossing(cut, built, call)
     if name is None:
         return
-    line = next(u.line for u in built if name in u.effects.writes)
-    reader = next((u.line for u in cut.units if u in cut.members and overlaps(name, u.effects.reads)), call.line)
+    builder = next(u.node for u in built if name in u.effects.writes)
+    readers = (u.node for u in cut.units if u in cut.members and overlaps(name, u.effects.reads))
+    reader = next(readers, call.statement)
     if barrier is None or is_update(barrier):
         what, again = "an update in between", "after that update"
     else:
         what = f"line {barrier.lineno} (`{head_of(barrier)}`), which may change parameters or gradients"
         again = f"after line {barrier.lineno}"
     message = (
-        f"line {reader}: `{name}` carries a graph that line {line} built before {what}. "
-        f"Compute `{name}` again {again}, right before line {reader}."
+        f"line {reader.lineno}: `{name}` carries a graph that line {builder.lineno} built before {what}. "
+        f"Compute `{name}` again {again}, right before line {reader.lineno}."
     )
-    raise Refusal(message)
+    raise GraphCrossesError(message, name, builder, reader, call)
 
 
 def crossing(cut: Slice, built: Sequence[Unit], call: BackwardCall) -> str | None:

@@ -10,6 +10,7 @@ from types import FunctionType
 
 from accum_magic.cell.parse import is_function
 from accum_magic.cell.planned import Plan
+from accum_magic.cell.recognise import nodes
 from accum_magic.cell.write_step import ENGINE, FreshNames, Node, SplitInto, StepWriter, engine_name, placed_at
 
 
