@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -46,7 +47,8 @@ class Attempt:
             raise on_first
         on_all = self._trial(self.batch.values(), drops_activations=True)
         if on_all is not None and not isinstance(on_all, torch.OutOfMemoryError):
-            raise on_all
+            # a gradient taken inside the step fails without activations: then the whole batch has told nothing
+            raise on_all if _kind(on_all) == _kind(on_first) else on_first
         raise BatchError(self._needs_all(on_first)) from on_first
 
     def _trial(self, arguments: Any, *, drops_activations: bool = False) -> Exception | None:
@@ -79,6 +81,10 @@ class Attempt:
         more = len(self.divided) - len(names)
         listed = ", ".join(names[:-1]) + (", " if more else " and ") + names[-1] if len(names) > 1 else names[0]
         return f"Split were {listed}{f' and {more} more' if more else ''}: name another batch with --batch"
+
+
+def _kind(error: Exception) -> tuple[type, str]:
+    return type(error), re.sub(r"\d+", "", str(error))
 
 
 def _told(error: Exception) -> str:

@@ -26,7 +26,9 @@ _INSTALLED = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib",
 def is_users(module_name: str) -> bool:
     """Tell whether code of a module is the user's own: of the notebook, or of a file that was not installed."""
     root = module_name.partition(".")[0]
-    if root == "accum_magic" or root in sys.stdlib_module_names - {"__main__"}:
+    if root == "__main__":
+        return True  # whatever file the kernel or the test runner was started from
+    if root == "accum_magic" or root in sys.stdlib_module_names:
         return False
     module = sys.modules.get(module_name) or sys.modules.get(root)
     file = getattr(module, "__file__", None) or ""

@@ -73,7 +73,7 @@ def attributes_of(value: object) -> dict[str, Any] | None:
     own = None if kind is torch.Tensor else getattr(value, "__dict__", None)
     if not isinstance(own, dict) or kind in pytree.SUPPORTED_NODES or dataclasses.is_dataclass(kind):
         return None
-    if isinstance(value, torch.Tensor | torch.nn.Module | Mapping | type) or callable(value):
+    if isinstance(value, torch.Tensor | torch.nn.Module | Mapping | PerBatch | type) or callable(value):
         return None
     found = {name: part for name, part in own.items() if any(is_batch_tensor(leaf, 0) for leaf in flatten(part)[0])}
     leaves = pytree.tree_leaves(found)

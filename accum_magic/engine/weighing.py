@@ -94,12 +94,17 @@ class Weighing:
             rows = self._counted[which::each]
             if not all(rows):
                 return torch.tensor(True)  # noqa: FBT003 - a micro-batch of another graph
-            totals = torch.stack([torch.stack(row) for row in rows])
-            totals = totals if totals.device.type == "mps" else totals.double()
-            sizes = torch.tensor(self.sizes, device=totals.device).unsqueeze(1)
-            differs = (totals * self.sizes[0] != totals[0] * sizes).any()
+            totals = torch.stack([total for row in rows for total in row]).view(len(rows), -1)
+            differs = self._out_of_proportion(totals).any()
             found = differs if found is None else found | differs.to(found.device)
         return found
+
+    def _out_of_proportion(self, totals: torch.Tensor) -> torch.Tensor:
+        if len(set(self.sizes)) == 1:
+            return totals != totals[0]
+        exact = totals if totals.device.type == "mps" else totals.double()
+        sizes = torch.tensor(self.sizes, device=totals.device).unsqueeze(1)
+        return exact * self.sizes[0] != exact[0] * sizes
 
     def of_value(self, fact: Scalar | None) -> Sequence[float]:
         """Return the weights by which a value of the micro-batches makes up the whole batch's."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -12,7 +11,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from accum_magic.engine.per_batch import PerBatch
-from accum_magic.engine.split import flatten, is_batch_tensor
+from accum_magic.engine.split import attributes_of, flatten, is_batch_tensor, with_attributes
 
 _REMEMBERED = 8  # windows whose borders are known: a step's own, and those of loaders that it reads in between
 _BORDERS: deque[tuple[int, ...]] = deque(maxlen=_REMEMBERED)
@@ -81,16 +80,10 @@ def _samples(batch: Any, dims: Sequence[int]) -> int:
     """Count the samples of one loader batch: the size of its first tensor."""
     parts = batch if len(dims) > 1 else [batch]
     for part, dim in zip(parts, dims, strict=True):
-        for leaf in _leaves(part):
+        for leaf in flatten(attributes_of(part) or part)[0]:
             if is_batch_tensor(leaf, dim):
                 return int(leaf.shape[dim])
     return len(batch) if isinstance(batch, list | tuple) else 1
-
-
-def _leaves(value: Any) -> list[Any]:
-    leaves = flatten(value)[0]
-    plain = [leaf for leaf in leaves if not is_batch_tensor(leaf, 0) and hasattr(leaf, "__dict__")]
-    return [*leaves, *(inner for leaf in plain for inner in vars(leaf).values())]
 
 
 def _join(group: Sequence[Any], sizes: tuple[int, ...], dim: int) -> Any:
@@ -102,11 +95,8 @@ def _join(group: Sequence[Any], sizes: tuple[int, ...], dim: int) -> Any:
         return type(first)(item for batch in group for item in batch)
     if not flatten(first)[1].is_leaf():
         return _joined_container(group, sizes, dim)
-    if hasattr(first, "__dict__") and any(is_batch_tensor(v, dim) for v in vars(first).values()):
-        made = copy.copy(first)
-        for name in vars(first):
-            setattr(made, name, _join([getattr(batch, name) for batch in group], sizes, dim))
-        return made
+    if attributes_of(first) is not None:
+        return with_attributes(first, {k: _join([vars(b)[k] for b in group], sizes, dim) for k in vars(first)})
     is_same = all(type(one) is type(first) and bool(torch.as_tensor(one == first).all()) for one in group)
     return first if is_same else PerBatch(group, sizes)
 
