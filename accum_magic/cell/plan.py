@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from accum_magic.cell import batch as batches
-from accum_magic.cell import refuse, refuse_step
+from accum_magic.cell import refuse, refuse_order, refuse_step
 from accum_magic.cell.axes import keeps_axes, moved_batch_dim, moves_axes, size_dim
 from accum_magic.cell.batch import BatchNames
 from accum_magic.cell.branches import Path, conditions_of, roots_of, waits_for
@@ -149,10 +149,10 @@ class _Planner:
         sink(self.cut, regions, self.flow.is_fed)
         placement = place_rest(self.cut, regions)
         common = _common_forks(self.cut, placement, self.triple)
-        refuse_step.regions(self.cut, placement, common, self.flow, hoists)
+        refuse_order.regions(self.cut, placement, common, self.flow, hoists)
         clash = conflict(self.cut, placement, self.flow.crossing)
         if clash is not None:
-            raise refuse_step.order_would_change(*clash, placement)
+            raise refuse_order.order_would_change(*clash, placement)
         awaited = self._awaited(placement)
         hoists = [h for h in hoists if h.statement in {u.node for u in self._micro(placement)}]
         names = self._batch_names(placement, hoists)

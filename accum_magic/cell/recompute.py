@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from accum_magic.cell.effects import overlap, path_of, root, statement_effects
@@ -14,14 +14,13 @@ from accum_magic.cell.recognise import contains_cross_sample, contains_draw, is_
 from accum_magic.cell.refuse import GraphCrossesError
 
 _OF_A_MODULE = frozenset({"parameters", "zero_grad", "train", "eval", "state_dict"})
-# What changes a module's buffers once more is undone, and a module that the update has changed is noticed.
-_NOTE = "{versions} = [(_t, _t._version) for _t in {module}.parameters()]"
-_BEFORE = """
-if any(_t._version != _v for _t, _v in {versions}):
-    raise RuntimeError({message!r})
-{buffers} = [(_t, _t.clone()) for _t in {module}.buffers()]
-"""
-_AFTER = "[_t.data.copy_(_v) for _t, _v in {buffers}]"
+# A module that the update has changed is noticed, and what the second call changes of its buffers is put back.
+_PARAMETERS, _BUFFERS = "{module}.parameters()", "{module}.buffers()"
+_NOTE = ("{versions} = [_t._version for _t in ", _PARAMETERS, "]")
+_CHECK = ("if {versions} != [_t._version for _t in ", _PARAMETERS, "]:\n", "    raise {error}({message!r})")
+_KEEP = ("{buffers} = [(_t, _t.clone()) for _t in ", _BUFFERS, "]")
+_PUT_BACK = ("[_t.data.copy_(_v) for _t, _v in {buffers}]",)
+_ERROR = '__import__("accum_magic").AccumulateError'
 
 
 def computed_again(parsed: ParsedCell, found: GraphCrossesError, lookup: Lookup) -> ParsedCell | None:
@@ -73,18 +72,17 @@ def _with_copy(
     old_body, reader, backward = where
     used = {n.id for n in nodes(parsed.tree) if isinstance(n, ast.Name)}
     versions, buffers = (next(_fresh(f"{found.name}_{word}", used)) for word in ("versions", "buffers"))
-    message = f"line {found.reader.lineno}: `{found.name}` is needed again here, but an update has changed `{module}`."
-    words = {"versions": versions, "buffers": buffers, "module": module, "message": message}
+    message = f"line {found.reader.lineno}: `{module}` was updated; compute `{found.name}` again here."
+    words = {"versions": versions, "buffers": buffers, "module": module, "error": _ERROR, "message": message}
     copies: dict[int, object] = {}
     tree = copy.deepcopy(parsed.tree, copies)
-    body: list[ast.stmt] = next(
-        getattr(p, f) for p, f in _lists(tree) if getattr(p, f) == [copies[id(s)] for s in old_body]
-    )
+    copied = [copies[id(s)] for s in old_body]
+    body = next(statements for statements in _lists(tree) if statements == copied)
     builder = body.index(copies[id(found.builder)])  # type: ignore[arg-type]
-    again = [*_statements(_BEFORE, words, found.builder), copy.deepcopy(found.builder)]
-    body[backward + 1 : backward + 1] = _statements(_AFTER, words, found.call.statement)
+    again = [*_made(_CHECK, words, found.builder), *_made(_KEEP, words, found.builder), copy.deepcopy(found.builder)]
+    body[backward + 1 : backward + 1] = _made(_PUT_BACK, words, found.call.statement)
     body[reader:reader] = again
-    body[builder:builder] = _statements(_NOTE, words, found.builder)
+    body[builder:builder] = _made(_NOTE, words, found.builder)
     out = parsed_tree(parsed.text, tree)
     return replace(out, named=(*parsed.named, *out.named, versions, buffers))
 
@@ -93,14 +91,15 @@ def _fresh(name: str, used: set[str]) -> Iterator[str]:
     yield from (c for c in (name, *(f"{name}_{i}" for i in range(2, len(used) + 3))) if c not in used)
 
 
-def _lists(tree: ast.AST) -> Iterator[tuple[ast.AST, str]]:
+def _lists(tree: ast.AST) -> Iterator[list[ast.stmt]]:
     for node in ast.walk(tree):
-        yield from ((node, f) for f in ("body", "orelse", "finalbody") if isinstance(getattr(node, f, None), list))
+        lists = (getattr(node, field, None) for field in ("body", "orelse", "finalbody"))
+        yield from (found for found in lists if isinstance(found, list))
 
 
-def _statements(template: str, words: dict[str, str], where: ast.stmt) -> list[ast.stmt]:
+def _made(template: Sequence[str], words: dict[str, str], where: ast.stmt) -> list[ast.stmt]:
     """Return generated statements, in the place of the user's statement they stand for."""
-    made = ast.parse(template.format(**words)).body
+    made = ast.parse("".join(template).format(**words)).body
     for part in (n for s in made for n in ast.walk(s) if hasattr(n, "lineno")):
         ast.copy_location(part, where)
     return made

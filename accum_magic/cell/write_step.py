@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import ast
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from accum_magic.cell.branches import answered
-from accum_magic.cell.effects import overlap, path_of
+from accum_magic.cell.effects import overlap
 from accum_magic.cell.hoist import rebuilt
+from accum_magic.cell.made import (
+    Node,
+    UndoBeforeJump,
+    is_detach,
+    joined,
+    name_of,
+    options_of,
+    parsed_expression,
+    placed_at,
+    tuple_of,
+)
 from accum_magic.cell.planned import Plan, StepPlan
 from accum_magic.cell.recognise import BackwardCall, backward_call, is_only_detached, is_pure_test, nodes, returns_jump
 from accum_magic.cell.regions import Region, exports_above
 from accum_magic.cell.units import Fork, Unit, project
 
 ENGINE = "accum_magic"
-Node = TypeVar("Node", bound=ast.AST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +151,7 @@ class StepWriter:
 
     def _answered(self, node: ast.If) -> ast.expr:
         """A test that asks whether the loss requires grad is answered without the loss."""
-        torch = None if "torch" in self.names.used else _parsed('__import__("torch")')
+        torch = None if "torch" in self.names.used else parsed_expression('__import__("torch")')
         return answered(node.test, exports_above(self.step.cut, self.step.placement, node), torch)
 
     def _jumps_before_backward(self, unit: Unit) -> bool:
@@ -189,7 +198,7 @@ class StepWriter:
     def _with_undo(self, node: ast.stmt) -> list[ast.stmt]:
         """Before a jump that skips the backward, the gradients are as they were."""
         undo = placed_at(ast.Expr(value=self._engine_call("undo_step", [], [])), node)
-        undone = _UndoBeforeJump(undo).visit(copy.deepcopy(node))
+        undone = UndoBeforeJump(undo).visit(copy.deepcopy(node))
         return undone if isinstance(undone, list) else [undone]
 
     def _micro_step(self, body: Sequence[ast.stmt]) -> list[ast.stmt]:
@@ -263,7 +272,7 @@ class StepWriter:
             for group in self.step.roots
         ]
         values = [ast.Name(id=self._local(n), ctx=ast.Load()) for n in (*self.step.read, *self.step.unread)]
-        return _tuple([_tuple(roots), _tuple(values)])
+        return tuple_of([tuple_of(roots), tuple_of(values)])
 
     def _step_call(self) -> list[ast.stmt]:
         outputs = [*self.step.read, *self.step.unread]
@@ -275,20 +284,20 @@ class StepWriter:
         call = self._engine_call("step", [ast.Name(id=self.micro_name, ctx=ast.Load()), batch], self._keywords(inputs))
         if not outputs:
             return [placed_at(ast.Expr(value=call), self.anchor)]
-        targets = [_name(n, ast.Store()) for n in outputs]
+        targets = [name_of(n, ast.Store()) for n in outputs]
         target = ast.Tuple(elts=targets, ctx=ast.Store())
         statements: list[ast.stmt] = [placed_at(ast.Assign(targets=[target], value=call), self.anchor)]
         for name in self._maybe_unbound():
-            test = ast.Compare(left=_name(name, ast.Load()), ops=[ast.Is()], comparators=[self._attribute("UNBOUND")])
-            forget = ast.If(test=test, body=[ast.Delete(targets=[_name(name, ast.Del())])], orelse=[])
+            test = ast.Compare(left=name_of(name, ast.Load()), ops=[ast.Is()], comparators=[self._attribute("UNBOUND")])
+            forget = ast.If(test=test, body=[ast.Delete(targets=[name_of(name, ast.Del())])], orelse=[])
             statements.append(placed_at(forget, self.anchor))
         return statements
 
     def _argument(self, path: str) -> ast.expr:
         """What is handed to the micro step; of a value that is only read as `x.detach()`, no graph comes along."""
         read = [u.node for u in self.step.micro_units] + [c.loss for c in self.step.backwards]
-        is_detached = any(_is_detach(n, path) for part in read for n in nodes(part)) and is_only_detached(path, read)
-        return _parsed(f"{path}.detach()" if is_detached else path)
+        is_detached = any(is_detach(n, path) for part in read for n in nodes(part)) and is_only_detached(path, read)
+        return parsed_expression(f"{path}.detach()" if is_detached else path)
 
     def _keywords(self, inputs: Sequence[str]) -> list[ast.keyword]:
         step = self.step
@@ -300,7 +309,7 @@ class StepWriter:
         fixed = [self.renamed.get(n, n) for n in step.batch.fixed if self.renamed.get(n, n) in inputs]
         for key, names in (("loose", loose), ("fixed", fixed), ("read", step.read), ("unread", step.unread)):
             if names:
-                given[key] = _tuple([ast.Constant(n) for n in names])
+                given[key] = tuple_of([ast.Constant(n) for n in names])
         dims = {self.paths.get(n, n): d for n, d in step.dims if self.paths.get(n, n) in self._parameters()}
         if dims:
             given["dims"] = ast.Dict(
@@ -313,17 +322,17 @@ class StepWriter:
             given["backward"] = next(t for t in through if t is not None)
         if self.undoable:
             given["undoable"] = ast.Constant(True)  # noqa: FBT003 - a literal of the rewritten cell
-        if any(_options_of(c.call).keys for c in step.backwards):
-            options = (self._chosen(group, [_options_of(c.call) for c in group]) for group in step.roots)
-            given["backward_options"] = _tuple([o for o in options if o is not None])
+        if any(options_of(c.call).keys for c in step.backwards):
+            options = (self._chosen(group, [options_of(c.call) for c in group]) for group in step.roots)
+            given["backward_options"] = tuple_of([o for o in options if o is not None])
         return [ast.keyword(arg=k, value=copy.deepcopy(v)) for k, v in given.items()]
 
     def _parameters(self) -> set[str]:
         return {self._parameter(p) for p in self._inputs()}
 
     def _when(self, conditions: Sequence[Sequence[Fork]]) -> ast.expr:
-        ways = [_joined(ast.And(), [self._taken(fork) for fork in path]) for path in conditions]
-        return _joined(ast.Or(), ways)
+        ways = [joined(ast.And(), [self._taken(fork) for fork in path]) for path in conditions]
+        return joined(ast.Or(), ways)
 
     def _taken(self, fork: Fork) -> ast.expr:
         assert isinstance(fork.node, ast.If)  # noqa: S101 - conditions are made of `if`s only
@@ -339,7 +348,7 @@ class StepWriter:
                 forks = [
                     f for f in self.units[call.statement].forks[len(self.step.common) :] if isinstance(f.node, ast.If)
                 ]
-                test = _joined(ast.And(), [self._taken(f) for f in forks])
+                test = joined(ast.And(), [self._taken(f) for f in forks])
                 chosen = ast.IfExp(test=test, body=value or ast.Constant(None), orelse=chosen or ast.Constant(None))
         return chosen
 
@@ -348,66 +357,3 @@ class StepWriter:
 
     def _attribute(self, name: str) -> ast.Attribute:
         return ast.Attribute(value=ast.Name(id=self.module, ctx=ast.Load()), attr=name, ctx=ast.Load())
-
-
-class _UndoBeforeJump(ast.NodeTransformer):
-    def __init__(self, undo: ast.stmt) -> None:
-        self.undo = undo
-
-    def _visit_jump(self, node: ast.stmt) -> list[ast.stmt]:
-        return [copy.deepcopy(self.undo), node]
-
-    visit_Break = visit_Continue = visit_Return = _visit_jump  # noqa: N815
-
-    def visit_For(self, node: ast.For) -> ast.For:
-        return node
-
-    visit_While = visit_FunctionDef = visit_For  # type: ignore[assignment]  # noqa: N815
-
-
-def placed_at(node: Node, where: ast.AST) -> Node:
-    """Give a generated node, and all in it that has none, the place of the statement it stands for."""
-    for part in _without_location(node):
-        ast.copy_location(part, where)
-    return node
-
-
-def _without_location(node: ast.AST) -> Iterator[ast.AST]:
-    if isinstance(node, ast.stmt | ast.expr | ast.arg | ast.keyword | ast.alias) and not hasattr(node, "lineno"):
-        yield node
-    for child in ast.iter_child_nodes(node):
-        yield from _without_location(child)
-
-
-def _is_detach(node: ast.AST, path: str) -> bool:
-    return isinstance(node, ast.Attribute) and node.attr == "detach" and path_of(node.value) == path
-
-
-def _options_of(call: ast.Call) -> ast.Dict:
-    keywords = [k for k in call.keywords if k.arg is not None]
-    return ast.Dict(keys=[ast.Constant(k.arg) for k in keywords], values=[k.value for k in keywords])
-
-
-def _joined(op: ast.boolop, tests: list[ast.expr]) -> ast.expr:
-    return tests[0] if len(tests) == 1 else ast.BoolOp(op=op, values=tests)
-
-
-def _tuple(elements: Sequence[ast.expr]) -> ast.Tuple:
-    return ast.Tuple(elts=list(elements), ctx=ast.Load())
-
-
-def _name(path: str, context: ast.expr_context) -> ast.expr:
-    """Return the node of a name or of a chain of attributes."""
-    owner, _, last = path.rpartition(".")
-    if not owner:
-        return ast.Name(id=last, ctx=context)
-    return ast.Attribute(value=_name(owner, ast.Load()), attr=last, ctx=context)
-
-
-def _parsed(expression: str) -> ast.expr:
-    """Return an expression that has no place in the cell yet."""
-    node = ast.parse(expression, mode="eval").body
-    for part in ast.walk(node):
-        for key in ("lineno", "col_offset", "end_lineno", "end_col_offset"):
-            part.__dict__.pop(key, None)
-    return node
