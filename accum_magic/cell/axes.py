@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 
 from accum_magic.cell.effects import path_of
-from accum_magic.cell.recognise import DRAWS, FACTORIES, calls, last_name
+from accum_magic.cell.recognise import DRAWS, FACTORIES, calls, last_name, nodes
 
 _LAYOUT_METHODS = frozenset(
     {
@@ -92,13 +92,23 @@ def is_shape_read(node: ast.expr) -> bool:
             return False
 
 
-def is_size_factory(node: ast.expr, sizes: frozenset[str]) -> bool:
-    """Tell whether an expression makes a constant tensor from sizes: `torch.zeros(2, x.size(0), 8)`."""
+def is_size_factory(node: ast.expr, sizes: frozenset[str], helpers: frozenset[str] = frozenset()) -> bool:
+    """Tell whether an expression makes a constant tensor from sizes: `torch.zeros(2, x.size(0), 8)`.
+
+    `helpers` are functions that do so: `init_hidden(x.size(0))`.
+    """
     while isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _MOVES:
         node = node.func.value
-    if not (isinstance(node, ast.Call) and last_name(node.func) in FACTORIES):
+    if not (isinstance(node, ast.Call) and last_name(node.func) in FACTORIES | helpers):
         return False
     return all(_is_size(a, sizes) for a in node.args)
+
+
+def factory_helpers(tree: ast.AST) -> frozenset[str]:
+    """Return the functions of a cell that do nothing but make constant tensors: `init_hidden`."""
+    allowed = FACTORIES | _MOVES | {"tuple", "list", "device"}
+    functions = [n for n in nodes(tree) if isinstance(n, ast.FunctionDef)]
+    return frozenset(f.name for f in functions if calls(f) and all(last_name(c.func) in allowed for c in calls(f)))
 
 
 def _is_size(node: ast.expr, sizes: frozenset[str]) -> bool:

@@ -9,9 +9,10 @@ from functools import partial
 
 from accum_magic.cell import batch as batches
 from accum_magic.cell import refuse, refuse_order, refuse_step
-from accum_magic.cell.axes import keeps_axes, moved_batch_dim, moves_axes, size_dim
+from accum_magic.cell.axes import factory_helpers, keeps_axes, moved_batch_dim, moves_axes, size_dim
 from accum_magic.cell.batch import BatchNames
 from accum_magic.cell.branches import Path, conditions_of, roots_of, waits_for
+from accum_magic.cell.definitions import Definitions
 from accum_magic.cell.effects import expression_effects, overlap, overlaps, root, sequence_effects
 from accum_magic.cell.hoist import Hoist, hoists_of, replaced
 from accum_magic.cell.liveness import live_after
@@ -126,10 +127,11 @@ class _Planner:
     ) -> None:
         self.places, self.span, self.triple = places, span, tuple(triple)
         self.parsed, self.options = given.parsed, given.options
-        self.lookup = _beyond(local_names(places), given.lookup)
+        definitions = Definitions(given.parsed.tree, places, given.lookup)
+        self.lookup = definitions.lookup(_beyond(local_names(places), given.lookup))
         self.body = places[-1].body[span[0] : span[1]]
         self.cut = backward_slice(self.body, self.triple)
-        self.flow = Flow(self.lookup)
+        self.flow = Flow(self.lookup, definitions.uses)
         self.loader: frozenset[str] = frozenset()
 
     def plan(self, fed: frozenset[str]) -> StepPlan:
@@ -146,7 +148,7 @@ class _Planner:
         if not any(r == MICRO for r in regions.values()):
             raise refuse_step.nothing_to_split(self.cut, self.triple[0], self.places)
         refuse_step.gradients_inside([u for u in self.cut.units if u in self.cut.members], self.lookup)
-        sink(self.cut, regions, self.flow.is_fed)
+        sink(self.cut, regions, self.flow.is_fed, factory_helpers(self.parsed.tree))
         placement = place_rest(self.cut, regions)
         common = _common_forks(self.cut, placement, self.triple)
         refuse_order.regions(self.cut, placement, common, self.flow, hoists)

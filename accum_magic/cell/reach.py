@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from accum_magic.cell.definitions import Uses, uses_nothing_known
 from accum_magic.cell.effects import expression_effects, overlaps, path_of, root, statement_effects
 from accum_magic.cell.namespace import Lookup
 from accum_magic.cell.recognise import calls, contains_cross_sample, contains_draw, contains_index_maker, is_transparent
@@ -17,6 +18,7 @@ class Flow:
     """The forward slice of the batch, grown statement by statement."""
 
     lookup: Lookup
+    uses: Uses = uses_nothing_known  # what the cell's own definitions tell of names that the namespace does not have
     fed: set[str] = field(default_factory=set)  # names that hold something computed from the batch
     crossing: set[str] = field(default_factory=set)  # those of them that are bound before the micro-batches
     reaching: set[str] = field(default_factory=set)  # names that may carry a graph
@@ -89,7 +91,7 @@ class Flow:
         """Whether a harmless function is given a module, or something of which nothing is known."""
         paths = [path_of(a) for a in [*call.args, *(k.value for k in call.keywords)]]
         named = [p for p in paths if p is not None and not overlaps(p, self.fed) and root(p) not in self.settled]
-        known = [self._fact(p) for p in named]
+        known = [self._fact(p) if self.lookup(p) is not None else self.uses(p) for p in named]
         return True if True in known else None if None in known else False
 
     def _is_trainable(self, path: str) -> bool:

@@ -176,7 +176,9 @@ def _is_fed(unit: Unit, flow: Flow) -> bool:
     return any(overlaps(p, flow.fed) for p in unit.effects.reads)
 
 
-def sink(cut: Slice, regions: dict[Unit, frozenset[Region]], fed: Callable[[ast.expr], bool]) -> None:
+def sink(
+    cut: Slice, regions: dict[Unit, frozenset[Region]], fed: Callable[[ast.expr], bool], helpers: frozenset[str]
+) -> None:
     """Let literals, sizes and changes of layout run below the line, where splitting commutes with them."""
     members = [u for u in cut.units[: cut.last + 1] if u in regions]
     sizes = frozenset(n for u in members if is_shape_read_unit(u, fed) for n in u.effects.writes)
@@ -188,7 +190,8 @@ def sink(cut: Slice, regions: dict[Unit, frozenset[Region]], fed: Callable[[ast.
         readers = _readers(unit, members[position + 1 :])
         if not any(Region.MICRO in regions[r] for r in readers):
             continue
-        is_sized = is_size_factory(value, sizes) and not any(fed(n) and n.id not in sizes for n in _bare_names(value))
+        is_factory = is_size_factory(value, sizes, helpers)
+        is_sized = is_factory and not any(fed(n) and n.id not in sizes for n in _bare_names(value))
         if (is_shape_read(value) or is_sized) and fed(value):
             if not _changed_later(cut, regions, unit):
                 regions[unit] = BEFORE | MICRO
