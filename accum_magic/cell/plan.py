@@ -17,7 +17,7 @@ from accum_magic.cell.effects import expression_effects, overlap, overlaps, root
 from accum_magic.cell.hoist import Hoist, hoists_of, replaced
 from accum_magic.cell.liveness import live_after
 from accum_magic.cell.namespace import Lookup, NameFact, nothing_known
-from accum_magic.cell.parse import Backward, ParsedCell, Place, enclosing_loops, is_loop, local_names
+from accum_magic.cell.parse import Backward, ParsedCell, Place, enclosing_loops, is_function, is_loop, local_names
 from accum_magic.cell.planned import Plan, PlanOptions, StepPlan
 from accum_magic.cell.reach import Flow
 from accum_magic.cell.recognise import BackwardCall, is_literal, is_transparent, names_with_gradient, nodes
@@ -236,6 +236,8 @@ class _Planner:
         micro = self._micro(placement)
         rebound = frozenset(n for u in micro for n in u.effects.writes)
         for name in self._micro_reads(placement, hoists):
+            if name in rebound and self._is_bound_inside_only(name, placement):
+                continue
             hoist = next((h for h in hoists if h.name == name), None)
             if hoist is not None:
                 (fixed if hoist.is_whole else loose).append(name)
@@ -255,6 +257,16 @@ class _Planner:
             raise refuse_step.nothing_to_split(self.cut, self.triple[0], self.places)
         refuse_step.ambiguous(names, self.lookup, micro, self.options)
         return names
+
+    def _is_bound_inside_only(self, name: str, placement: Placement) -> bool:
+        """Whether a name that a loop of the micro step binds, and that is read behind it, is bound nowhere above."""
+        micro = self._micro(placement)
+        inside = {n for u in micro for n in ast.walk(u.node)}
+        scope = next((p.owner for p in reversed(self.places) if is_function(p.owner)), self.parsed.tree)
+        above = [n for n in nodes(scope) if getattr(n, "lineno", micro[0].line) < micro[0].line and n not in inside]
+        is_bound = any(isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Store) for n in above)
+        is_argument = any(isinstance(n, ast.arg) and n.arg == name for n in nodes(scope))
+        return not (is_bound or is_argument or overlaps(name, self.cut.inputs))
 
     def _kind_of(self, name: str, placement: Placement) -> str:
         before = [u for u in self.cut.units[: self.cut.last + 1] if placement.runs_in(u, Region.BEFORE)]
