@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from accum_magic.cell.effects import bound_names, overlaps, path_of, root
@@ -157,6 +157,22 @@ def _takes_a_batch(value: ast.expr, inputs: frozenset[str], lookup: Lookup) -> b
             case ast.Subscript(value=ast.Name(), slice=ast.Name()):
                 return True
     return _is_source_call(value, inputs, lookup)
+
+
+def slices_inside_calls(units: Iterable[Unit]) -> Iterator[ast.Subscript]:
+    """Yield the slices of the data that are a batch without a name: `model(X[i : i + 8])`."""
+    for unit in units:
+        if isinstance(unit.node, ast.Assign | ast.AnnAssign | ast.Expr):
+            arguments = [a for c in calls(unit.node) for a in (*c.args, *(k.value for k in c.keywords))]
+            yield from (part for part in arguments if isinstance(part, ast.Subscript) and _is_open_slice(part))
+
+
+def _is_open_slice(node: ast.Subscript) -> bool:
+    match node.slice:
+        case ast.Slice(lower=low, upper=up) | ast.Tuple(elts=[ast.Slice(lower=low, upper=up), *_]):
+            return path_of(node.value) is not None and not _is_fixed(low, up)
+        case _:
+            return False
 
 
 def _is_fixed(*bounds: ast.expr | None) -> bool:

@@ -22,6 +22,7 @@ class Hoist:
     statement: ast.stmt
     expression: ast.expr
     name: str
+    is_batch: bool = False  # a slice of the data that the cell gives no name
 
     @property
     def is_whole(self) -> bool:
@@ -36,7 +37,10 @@ def hoists_of(unit: Unit, flow: Flow) -> list[Hoist]:
     finder = _Finder(flow)
     finder.visit(unit.node)
     line = unit.node.lineno
-    return [Hoist(unit.node, node, f"_whole_{line}_{i}") for i, node in enumerate(finder.found, 1)]
+    return [
+        Hoist(unit.node, node, f"_{'batch' if node in flow.slices else 'whole'}_{line}_{i}", node in flow.slices)
+        for i, node in enumerate(finder.found, 1)
+    ]
 
 
 def replaced(node: Node, named: Mapping[ast.expr, str]) -> Node:
@@ -73,6 +77,8 @@ class _Finder(ast.NodeVisitor):
         self.generic_visit(node)
 
     def _is_hoistable(self, node: ast.expr) -> bool:
+        if node in self.flow.slices:
+            return True
         looks_across = contains_cross_sample(node) and self.flow.is_fed(node)
         picks = isinstance(node, ast.Subscript | ast.Call) and self.flow.picks_samples(node)
         return (contains_draw(node) or looks_across or picks) and not self.flow.reaches(node)

@@ -210,8 +210,14 @@ class _Planner:
         if not self.loader:
             self.flow.draws_feed = True
             members = [u for u in self.cut.units if u in self.cut.members and not u.is_head]
+            found = batches.slices_inside_calls(members)
+            self.flow.slices |= {s for s in found if not (self.flow.reaches(s) or self._binds(members, s))}
             if not batches.samples_itself(members, self.cut.inputs, self.lookup):
                 self.flow.seed(batches.data_inputs(self.cut.inputs, nodes, self.lookup) - self.flow.reaching)
+
+    def _binds(self, members: Sequence[Unit], node: ast.Subscript) -> bool:
+        """Whether a slice is taken of something that the step itself computes."""
+        return any(overlap(expression_effects(node.value).reads, u.effects.writes) for u in members)
 
     def _micro(self, placement: Placement) -> list[Unit]:
         return [u for u in self.cut.units if placement.runs_in(u, Region.MICRO)]
@@ -240,7 +246,7 @@ class _Planner:
                 continue
             hoist = next((h for h in hoists if h.name == name), None)
             if hoist is not None:
-                (fixed if hoist.is_whole else loose).append(name)
+                (strict if hoist.is_batch else fixed if hoist.is_whole else loose).append(name)
                 continue
             kind = self._kind_of(name, placement)
             is_carried = overlaps(name, self.cut.inputs) and (kind != "free" or is_loop(self.places[-1].owner))

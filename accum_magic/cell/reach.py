@@ -9,7 +9,14 @@ from dataclasses import dataclass, field
 from accum_magic.cell.definitions import Uses, uses_nothing_known
 from accum_magic.cell.effects import expression_effects, overlaps, path_of, root, statement_effects
 from accum_magic.cell.namespace import Lookup
-from accum_magic.cell.recognise import calls, contains_cross_sample, contains_draw, contains_index_maker, is_transparent
+from accum_magic.cell.recognise import (
+    calls,
+    contains_cross_sample,
+    contains_draw,
+    contains_index_maker,
+    is_transparent,
+    nodes,
+)
 from accum_magic.cell.units import Unit
 
 
@@ -26,10 +33,13 @@ class Flow:
     unknown: set[str] = field(default_factory=set)  # callees of which nothing is known but that they get the batch
     indices: set[str] = field(default_factory=set)  # names that hold positions of samples: `perm = torch.randperm(n)`
     draws_feed: bool = False  # no loop binds a batch: what the step draws or slices itself is the batch
+    slices: set[ast.expr] = field(default_factory=set)  # a batch without a name: `X[a:b]` inside a call
     settled: set[str] = field(default_factory=set)  # names bound in the block without reaching anything
 
     def is_fed(self, node: ast.AST) -> bool:
         """Tell whether an expression or statement reads what comes from the batch."""
+        if self.slices and any(n in self.slices for n in nodes(node)):
+            return True
         return any(overlaps(p, self.fed) for p in _reads(node))
 
     def reaches(self, node: ast.AST) -> bool:
@@ -150,9 +160,10 @@ def _reads(node: ast.AST) -> frozenset[str]:
 
 
 def _operands(node: ast.AST) -> Iterator[ast.expr]:
-    for part in ast.walk(node):
-        if isinstance(part, ast.BinOp):
-            yield part.left
-            yield part.right
-        elif isinstance(part, ast.AugAssign):
-            yield part.value
+    """Yield what is added, multiplied and so on; a graph does not go through positions: `X[i * n : i * n + n]`."""
+    if isinstance(node, ast.BinOp):
+        yield from (node.left, node.right)
+    elif isinstance(node, ast.AugAssign):
+        yield node.value
+    for child in [node.value] if isinstance(node, ast.Subscript) else ast.iter_child_nodes(node):
+        yield from _operands(child)

@@ -10,7 +10,7 @@ from enum import IntEnum
 
 from accum_magic.cell.axes import is_layout_change, is_shape_read, is_size_factory
 from accum_magic.cell.branches import exclude, waits_for
-from accum_magic.cell.effects import expression_effects, overlap, overlaps, root
+from accum_magic.cell.effects import expression_effects, overlap, root
 from accum_magic.cell.once import detaches_earlier, fills_without_graph, is_statistic, makes_criterion
 from accum_magic.cell.reach import Flow
 from accum_magic.cell.recognise import BackwardCall, backward_call, is_clearing, is_literal, returns_jump
@@ -148,7 +148,7 @@ def slice_regions(cut: Slice, flow: Flow, at_micro: Callable[[Unit, Flow], objec
             _take_own_step(unit, flow)
         if unit not in cut.members or unit.is_head:
             continue
-        fed, reaches = _is_fed(unit, flow), flow.reaches(unit.node)
+        fed, reaches = flow.is_fed(unit.node), flow.reaches(unit.node)
         is_criterion = makes_criterion(unit, statistics)
         bound = frozenset(n for u in micro if not exclude(u.forks, unit.forks) for n in u.effects.writes)
         reaches &= not (is_criterion or fills_without_graph(unit, bound) or detaches_earlier(unit, bound))
@@ -169,11 +169,7 @@ def _take_own_step(unit: Unit, flow: Flow) -> None:
     """A loop with a step of its own runs once, before: what it binds is data for this step, or carries a graph."""
     for statement in inside(unit):
         bound = replace(statement.effects, mutates=frozenset())
-        flow.take(replace(statement, effects=bound), fed=_is_fed(statement, flow), reaches=flow.reaches(statement.node))
-
-
-def _is_fed(unit: Unit, flow: Flow) -> bool:
-    return any(overlaps(p, flow.fed) for p in unit.effects.reads)
+        flow.take(replace(statement, effects=bound), fed=flow.is_fed(statement.node), reaches=flow.reaches(statement.node))
 
 
 def sink(
