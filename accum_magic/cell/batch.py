@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from accum_magic.cell.effects import bound_names, overlaps, path_of, root
 from accum_magic.cell.namespace import Lookup
-from accum_magic.cell.recognise import calls, contains_draw, contains_factory, is_reduction_over_batch, last_name
+from accum_magic.cell.recognise import (
+    calls,
+    contains_draw,
+    contains_factory,
+    is_literal,
+    is_reduction_over_batch,
+    last_name,
+)
 from accum_magic.cell.units import Unit
 
 _WRAPPERS = frozenset(
@@ -142,10 +149,16 @@ def _used_as_values(nodes: Sequence[ast.AST]) -> frozenset[str]:
 
 def samples_itself(units: Iterable[Unit], inputs: frozenset[str], lookup: Lookup) -> bool:
     """Tell whether a step takes its batch itself: `next(it)`, `get_batch()`, a random index, a slice of the data."""
-    return any(_takes_a_batch(u.node.value, inputs, lookup) for u in units if isinstance(u.node, ast.Assign))
+    data = set(inputs)
+    for unit in units:
+        if isinstance(unit.node, ast.Assign) and _takes_a_batch(unit.node.value, data, lookup):
+            return True
+        if not is_literal(getattr(unit.node, "value", ast.Name(id="_"))):
+            data |= unit.effects.writes  # `decoder(z)` is no `get_batch("train")`: the step has computed `z`
+    return False
 
 
-def _takes_a_batch(value: ast.expr, inputs: frozenset[str], lookup: Lookup) -> bool:
+def _takes_a_batch(value: ast.expr, inputs: Collection[str], lookup: Lookup) -> bool:
     if contains_draw(value):
         return True
     for part in ast.walk(value):
@@ -179,7 +192,7 @@ def _is_fixed(*bounds: ast.expr | None) -> bool:
     return all(b is None or isinstance(b, ast.Constant | ast.UnaryOp) for b in bounds)
 
 
-def _is_source_call(value: ast.expr, inputs: frozenset[str], lookup: Lookup) -> bool:
+def _is_source_call(value: ast.expr, inputs: Collection[str], lookup: Lookup) -> bool:
     """`get_batch("train")`: a call that is given no data, so it has its own."""
     if not (isinstance(value, ast.Call) and isinstance(value.func, ast.Name)):
         return False
