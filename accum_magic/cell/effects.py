@@ -19,6 +19,9 @@ _MUTATING_METHODS = frozenset(
 )  # fmt: skip
 _READ_ONLY_CALLS = frozenset({"print", "display", "len", "repr", "str", "isinstance"})
 
+_LIBRARIES = frozenset({"torch", "nn", "init", "utils", "F"})
+_CLIPS = frozenset({"clip_grad_norm_", "clip_grad_value_"})  # `accelerator.clip_grad_norm_(model.parameters(), 1)`
+
 
 @dataclass(frozen=True, slots=True)
 class Effects:
@@ -257,8 +260,7 @@ class _Collector(ast.NodeVisitor):
                     self._mutate(value)
             case func:
                 self.visit(func)
-        callee = path_of(node.func) or ""
-        if _is_in_place(callee) or callee in {"next", "setattr", "delattr"}:
+        if _changes_arguments(node.func):
             for argument in node.args:
                 self._mutate(argument)
         for argument in [*node.args, *(k.value for k in node.keywords)]:
@@ -298,6 +300,15 @@ class _Collector(ast.NodeVisitor):
         base = base_path(node)
         if base is not None:
             self.mutated.add(base)
+
+
+def _changes_arguments(func: ast.expr) -> bool:
+    """Whether a call changes what it is given: `nn.init.zeros_(w)` does; `x.scatter_(1, y, 1)` changes `x` only."""
+    callee = path_of(func) or ""
+    if callee in {"next", "setattr", "delattr"}:
+        return True
+    is_function = isinstance(func, ast.Name) or root(callee) in _LIBRARIES or callee.rpartition(".")[2] in _CLIPS
+    return is_function and _is_in_place(callee)
 
 
 def _is_in_place(name: str) -> bool:
