@@ -6,9 +6,11 @@ import ast
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from accum_magic.cell.axes import is_shape_read
 from accum_magic.cell.effects import bound_names, overlaps, path_of, root
 from accum_magic.cell.namespace import Lookup
 from accum_magic.cell.recognise import (
+    DRAWS,
     calls,
     contains_draw,
     contains_factory,
@@ -23,6 +25,7 @@ _WRAPPERS = frozenset(
 )
 _NOT_DATA = frozenset({"range", "trange", "parameters", "named_parameters", "modules", "children", "items", "keys"})
 _TARGET_KEYWORDS = frozenset({"target", "targets", "label", "labels", "input", "input_ids", "x", "y"})
+_POSITIONS = frozenset({"randperm", "permutation", "choice", "multinomial", "sample", "shuffle"})
 _NEVER_DATA = frozenset({"self", "cls", "device"})
 _MOVES = frozenset(
     {"to", "cuda", "cpu", "float", "double", "long", "int", "bool", "half", "type", "contiguous", "clone"}
@@ -159,7 +162,7 @@ def samples_itself(units: Iterable[Unit], inputs: frozenset[str], lookup: Lookup
 
 
 def _takes_a_batch(value: ast.expr, inputs: Collection[str], lookup: Lookup) -> bool:
-    if contains_draw(value):
+    if any(last_name(c.func) in DRAWS and not _is_sized_by_data(c, inputs) for c in calls(value)):
         return True
     for part in ast.walk(value):
         match part:
@@ -170,6 +173,18 @@ def _takes_a_batch(value: ast.expr, inputs: Collection[str], lookup: Lookup) -> 
             case ast.Subscript(value=ast.Name(), slice=ast.Name()):
                 return True
     return _is_source_call(value, inputs, lookup)
+
+
+def _is_sized_by_data(draw: ast.Call, inputs: Collection[str]) -> bool:
+    """Whether values are drawn for data that the step is given: `torch.randn(real.size(0), 8)`, `rand_like(x)`."""
+    name = last_name(draw.func)
+    if name in _POSITIONS:
+        return False
+    sized = [k.value for k in draw.keywords if k.arg == "size"]
+    sized += draw.args[-1:] if name == "randint" else draw.args[:1] if name.endswith("_like") else draw.args
+    parts = [part for a in sized for part in (a.elts if isinstance(a, ast.Tuple | ast.List) else [a])]
+    shapes = [p for p in parts if is_shape_read(p) or (name.endswith("_like") and path_of(p))]
+    return any(isinstance(n, ast.Name) and n.id in inputs for p in shapes for n in ast.walk(p))
 
 
 def slices_inside_calls(units: Iterable[Unit]) -> Iterator[ast.Subscript]:

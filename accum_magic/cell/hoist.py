@@ -77,7 +77,7 @@ class _Finder(ast.NodeVisitor):
         self.generic_visit(node)
 
     def _is_hoistable(self, node: ast.expr) -> bool:
-        if node in self.flow.slices:
+        if node in self.flow.slices or self.flow.makes_as_many(node):
             return True
         looks_across = contains_cross_sample(node) and self.flow.is_fed(node)
         picks = isinstance(node, ast.Subscript | ast.Call) and self.flow.picks_samples(node)

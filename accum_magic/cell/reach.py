@@ -10,11 +10,14 @@ from accum_magic.cell.definitions import Uses, uses_nothing_known
 from accum_magic.cell.effects import expression_effects, overlaps, path_of, root, statement_effects
 from accum_magic.cell.namespace import Lookup
 from accum_magic.cell.recognise import (
+    DRAWS,
+    FACTORIES,
     calls,
     contains_cross_sample,
     contains_draw,
     contains_index_maker,
     is_transparent,
+    last_name,
     nodes,
 )
 from accum_magic.cell.units import Unit
@@ -34,6 +37,7 @@ class Flow:
     indices: set[str] = field(default_factory=set)  # names that hold positions of samples: `perm = torch.randperm(n)`
     draws_feed: bool = False  # no loop binds a batch: what the step draws or slices itself is the batch
     slices: set[ast.expr] = field(default_factory=set)  # a batch without a name: `X[a:b]` inside a call
+    sizes: set[str] = field(default_factory=set)  # names that say how many samples the step draws: `torch.randn(n, 8)`
     settled: set[str] = field(default_factory=set)  # names bound in the block without reaching anything
 
     def is_fed(self, node: ast.AST) -> bool:
@@ -59,11 +63,17 @@ class Flow:
         parts = [n for n in ast.walk(node) if isinstance(n, ast.Subscript) and self.is_fed(n.value)]
         return any(overlaps(p, self.indices) for n in parts for p in _reads(n.slice))
 
+    def makes_as_many(self, node: ast.AST) -> bool:
+        """Tell whether an expression makes a constant for each sample that the step draws: `torch.ones(n, 1)`."""
+        return isinstance(node, ast.Call) and last_name(node.func) in FACTORIES and _size_name(node) in self.sizes
+
     def take(self, unit: Unit, *, fed: bool, reaches: bool) -> None:
         """Note what a unit hands on to those behind it."""
         changed = unit.effects.changes
         if contains_index_maker(unit.node) and not (fed and reaches):
             self.indices |= unit.effects.writes
+        if self.draws_feed:
+            self.sizes |= {s for c in calls(unit.node) if last_name(c.func) in DRAWS and (s := _size_name(c))}
         states = [(self.fed, fed), (self.reaching, reaches)]
         if not (fed and reaches):
             states.append((self.crossing, fed))
@@ -157,6 +167,15 @@ class Flow:
 def _reads(node: ast.AST) -> frozenset[str]:
     effects = statement_effects(node) if isinstance(node, ast.stmt) else expression_effects(node)
     return effects.reads
+
+
+def _size_name(call: ast.Call) -> str | None:
+    """Return the name that is the first size of a draw or a factory."""
+    match call.args:
+        case [ast.Name(id=name), *_] | [ast.Tuple(elts=[ast.Name(id=name), *_]), *_]:
+            return name
+        case _:
+            return None
 
 
 def _operands(node: ast.AST) -> Iterator[ast.expr]:
