@@ -140,10 +140,10 @@ class _Planner:
         refuse_step.try_around_part(self.cut, self.triple[0], self.places)
         refuse_step.graph_from_earlier_cell(self.cut, self.triple[0], self.lookup)
         refuse_step.per_sample(self.cut, self.triple[0], self.places, self.lookup)
-        self._seed()
-        self.flow.seed(n for n in fed if overlaps(n, self.cut.inputs))
-        hoists: list[Hoist] = []
-        regions = slice_regions(self.cut, self.flow, lambda unit, flow: hoists.extend(hoists_of(unit, flow)))
+        regions, hoists = self._regions(fed)
+        if not any(r == MICRO for r in regions.values()):
+            self.flow = Flow(self.lookup, self.flow.uses, doubts_functions=True)
+            regions, hoists = self._regions(fed)
         refuse_step.graph_from_inner_step(self.cut, self.flow, self.triple[0])
         if not any(r == MICRO for r in regions.values()):
             raise refuse_step.nothing_to_split(self.cut, self.triple[0], self.places)
@@ -182,11 +182,17 @@ class _Planner:
 
     def built(self, fed: frozenset[str], until: BackwardCall) -> list[Unit]:
         """Return what builds a graph above a backward of the triple; nothing is refused yet."""
-        self._seed()
-        self.flow.seed(n for n in fed if overlaps(n, self.cut.inputs))
-        regions = slice_regions(self.cut, self.flow, lambda _unit, _flow: None)
+        regions, _ = self._regions(fed)
         above = self.cut.units[: next(i for i, u in enumerate(self.cut.units) if u.node is until.statement)]
         return [u for u in above if regions.get(u) == MICRO]
+
+    def _regions(self, fed: frozenset[str]) -> tuple[dict[Unit, frozenset[Region]], list[Hoist]]:
+        """Place the slice, and find what its micro-batches have to be given from before the loop."""
+        self._seed()
+        self.flow.seed(n for n in fed if overlaps(n, self.cut.inputs))
+        hoists: list[Hoist] = []
+        regions = slice_regions(self.cut, self.flow, lambda unit, flow: hoists.extend(hoists_of(unit, flow)))
+        return regions, hoists
 
     def handed_on(self) -> frozenset[str]:
         """Names that a later triple of the block may take for the batch's: they hold something per sample."""

@@ -35,6 +35,7 @@ class Flow:
     modules: set[str] = field(default_factory=set)  # callees that carried the batch into a graph
     unknown: set[str] = field(default_factory=set)  # callees of which nothing is known but that they get the batch
     indices: set[str] = field(default_factory=set)  # names that hold positions of samples: `perm = torch.randperm(n)`
+    doubts_functions: bool = False  # nothing reaches a module: a function that is given the batch may hold one
     draws_feed: bool = False  # no loop binds a batch: what the step draws or slices itself is the batch
     slices: set[ast.expr] = field(default_factory=set)  # a batch without a name: `X[a:b]` inside a call
     sizes: set[str] = field(default_factory=set)  # names that say how many samples the step draws: `torch.randn(n, 8)`
@@ -97,7 +98,7 @@ class Flow:
         if known is None and (is_transparent(callee) or self._is_method_of_value(call.func)):
             known = False
         if known is False and not is_transparent(callee) and not self._is_method_of_value(call.func):
-            known = self._arguments_reach(call)
+            known = (self.doubts_functions and is_fed) or self._arguments_reach(call)
         if known is not None:
             if known and is_fed:
                 self.modules.add(callee)

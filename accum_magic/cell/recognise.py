@@ -243,17 +243,17 @@ def returns_jump(node: ast.stmt) -> ast.stmt | None:
 
 
 def names_with_gradient(tree: ast.AST) -> frozenset[str]:
-    """Return the names of tensors made by hand to be trained: `w.grad` is read, or `requires_grad` is set."""
-    found = set()
+    """Return the paths of tensors made by hand to be trained: `w.grad` is read, or `requires_grad` is set."""
+    found: set[str | None] = set()
     for node in nodes(tree):
         match node:
-            case ast.Attribute(value=ast.Name(id=name), attr="grad"):
-                found.add(name)
-            case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="requires_grad_")):
-                found.add(name)
-            case ast.Assign(targets=[ast.Name(id=name)], value=value) if _requires_grad(value):
-                found.add(name)
-    return frozenset(found)
+            case ast.Attribute(value=value, attr="grad"):
+                found.add(path_of(value))
+            case ast.Call(func=ast.Attribute(value=value, attr="requires_grad_")):
+                found.add(path_of(value))
+            case ast.Assign(targets=[target], value=value) if _requires_grad(value):
+                found.add(path_of(target))
+    return frozenset(p for p in found if p is not None)
 
 
 def _requires_grad(value: ast.expr) -> bool:

@@ -168,8 +168,8 @@ def slice_regions(cut: Slice, flow: Flow, at_micro: Callable[[Unit, Flow], objec
 def _take_own_step(unit: Unit, flow: Flow) -> None:
     """A loop with a step of its own runs once, before: what it binds is data for this step, or carries a graph."""
     for statement in inside(unit):
-        bound = replace(statement.effects, mutates=frozenset())
-        flow.take(replace(statement, effects=bound), fed=flow.is_fed(statement.node), reaches=flow.reaches(statement.node))
+        bound = replace(statement, effects=replace(statement.effects, mutates=frozenset()))
+        flow.take(bound, fed=flow.is_fed(statement.node), reaches=flow.reaches(statement.node))
 
 
 def sink(
