@@ -273,6 +273,11 @@ def is_in_target_position(name: str, nodes: Iterable[ast.AST]) -> bool:
     return False
 
 
+def is_view_of(name: str, unit: Unit) -> bool:
+    """Tell whether a unit binds a view of a name: `inputs = ids[:, i : i + 8].to(device)`."""
+    return isinstance(unit.node, ast.Assign) and _mentions(unit.node.value, name)
+
+
 def _mentions(node: ast.expr, name: str) -> bool:
     """Whether a value is the name itself, or a view of it."""
     while True:

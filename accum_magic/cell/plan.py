@@ -206,13 +206,12 @@ class _Planner:
         """Say what is known of the batch before the first statement of the block."""
         nodes = [u.node for u in self.cut.members if not u.is_head] + [c.loss for c in self.triple]
         called = batches.callees(nodes)
-        named = self.options.named
-        if self.options.batch:
-            self.loader = named
-        else:
-            self.loader = batches.seeds(self.cut.inputs, enclosing_loops(self.places), called) | named
-        self.flow.reaching |= names_with_gradient(self.parsed.tree) - self.loader
-        self.flow.seed(self.loader)
+        named = self.flow.named = self.options.named
+        self.loader = self.options.declared
+        if not self.options.batch:
+            self.loader = batches.seeds(self.cut.inputs, enclosing_loops(self.places), called)
+        self.flow.reaching |= names_with_gradient(self.parsed.tree) - self.loader - named
+        self.flow.seed(self.loader | named)
         if not self.loader:
             self.flow.draws_feed = True
             members = [u for u in self.cut.units if u in self.cut.members and not u.is_head]
@@ -286,6 +285,8 @@ class _Planner:
         fact = self.lookup(name)
         if not writers and fact is not None and fact.kind in {"library", "module", "function", "value"}:
             return "known"
+        if name in self.options.named:
+            return "strict"
         if any(batches.is_whole(u) for u in writers):
             return "fixed" if name in self.flow.reaching else "whole"
         if not writers and is_transparent(name):
@@ -350,7 +351,9 @@ class _Planner:
         return overlaps(name, self.cut.inputs)
 
     def _may_be_split(self, name: str, micro: Sequence[Unit]) -> bool:
-        return batches.is_in_target_position(name, [u.node for u in micro])
+        statements = [u.node for u in micro]
+        views = [n for u in micro if batches.is_view_of(name, u) for n in u.effects.writes]
+        return any(batches.is_in_target_position(n, statements) for n in (name, *views))
 
     def _outputs(self, placement: Placement) -> tuple[tuple[str, ...], tuple[str, ...]]:
         after = [u for u in self.cut.units if placement.runs_in(u, Region.AFTER)]

@@ -22,9 +22,14 @@ class PlanOptions:
     dims: tuple[tuple[str, int], ...] = ()
 
     @property
+    def declared(self) -> frozenset[str]:
+        """Names that `--batch` declares to hold all of the batch."""
+        return frozenset(map(_name_in, self.batch))
+
+    @property
     def named(self) -> frozenset[str]:
-        """Names that the user declares to hold the batch."""
-        return frozenset(map(_name_in, self.batch)) | {name for name, _ in self.dims}
+        """Names that the user says hold something per sample; `--dim` leaves open what else does."""
+        return self.declared | {name for name, _ in self.dims}
 
     def within(self, names: frozenset[str]) -> PlanOptions:
         """Return what is said about some names only."""

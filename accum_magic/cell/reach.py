@@ -35,6 +35,7 @@ class Flow:
     modules: set[str] = field(default_factory=set)  # callees that carried the batch into a graph
     unknown: set[str] = field(default_factory=set)  # callees of which nothing is known but that they get the batch
     indices: set[str] = field(default_factory=set)  # names that hold positions of samples: `perm = torch.randperm(n)`
+    named: frozenset[str] = frozenset()  # what the user says to hold something per sample stays fed, whatever binds it
     doubts_functions: bool = False  # nothing reaches a module: a function that is given the batch may hold one
     draws_feed: bool = False  # no loop binds a batch: what the step draws or slices itself is the batch
     slices: set[ast.expr] = field(default_factory=set)  # a batch without a name: `X[a:b]` inside a call
@@ -82,7 +83,9 @@ class Flow:
             if now:
                 names.update(changed)
             elif not unit.is_conditional:
-                names.difference_update(unit.effects.kills)
+                names.difference_update(
+                    unit.effects.kills - (self.named if names is not self.reaching else frozenset())
+                )
         if reaches:
             self.settled -= changed
         else:
