@@ -75,7 +75,7 @@ FORWARD = [
     ("with torch.autocast('cpu', enabled=False):", "    out = model(x)"),
     ("logits = model(x)", "out = logits - logits.logsumexp(1, keepdim=True)"),
     ("with torch.no_grad():", "    teacher = head(x)", "out = model(x) + 0.1 * teacher"),
-    ("if True:", "    out = model(x)"),
+    ("if step % 2 == 0:", "    out = model(x)", "else:", "    out = head(x)"),
 ]
 LOSS = [
     ("loss = criterion(out, y)",),
@@ -112,9 +112,9 @@ BEHIND = [
     ("pred = out.max(1)[1]", "history.extend(pred.eq(y).tolist())"),
     ("with torch.no_grad():", "    history.append(model(x).sum().item())"),
     ("if seen % 2 == 0:", "    history.append(round(loss.item(), 6))"),
-    ("del out",),
 ]
-PIECES = [LOOPS, PREPARE, PREPARE, FORWARD, LOSS, BETWEEN, UPDATE, BEHIND, BEHIND]
+LAST = [(), ("del out",), ("best = out.detach().clone()",)]
+PIECES = [LOOPS, PREPARE, PREPARE, FORWARD, LOSS, BETWEEN, UPDATE, BEHIND, BEHIND, LAST]
 
 
 def composed(pieces):

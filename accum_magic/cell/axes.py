@@ -144,7 +144,8 @@ def is_layout_change(node: ast.expr, sizes: frozenset[str]) -> bool:
             case ast.Subscript(value=value, slice=ast.Tuple(elts=[ast.Slice(None, None, None), *_])):
                 found, node = True, value
             case ast.Tuple(elts=elts):
-                return bool(elts) and all(is_layout_change(e, sizes) or path_of(e) is not None for e in elts)
+                changes = [is_layout_change(e, sizes) for e in elts]
+                return any(changes) and all(c or path_of(e) is not None for c, e in zip(changes, elts, strict=True))
             case _:
                 return found and path_of(node) is not None
 
