@@ -13,6 +13,7 @@ from accum_magic.engine.loop import Backward, MicroBatches
 from accum_magic.engine.run import Run, current_run
 from accum_magic.engine.site import Outcome, Site
 from accum_magic.engine.split import micro_batch_sizes
+from accum_magic.engine.weights import parameters_of
 from accum_magic.engine.window import borders
 
 _UNDO: list[SetAside] = []
@@ -61,6 +62,7 @@ def step(  # noqa: PLR0913 - each is what the rewritten cell has to say
 
     """
     __tracebackhide__ = True
+    _UNDO.clear()
     if not when:
         return tuple(micro_step(*batch.values())[1])
     run = current_run()
@@ -78,18 +80,15 @@ def step(  # noqa: PLR0913 - each is what the rewritten cell has to say
     batch, carried = _carry(batch, fixed, loose)
     gradients = SetAside()
     loop = MicroBatches(run, site, micro_step, batch, sizes, gradients, Backward(backward, backward_options))
-    _UNDO.clear()
     try:
         values = loop.run(read, unread)
+        _back_propagate(carried, gradients)
         gradients.finish(keep=undoable)
     except BaseException:
         gradients.restore()
         raise
     if undoable:
         _UNDO.append(gradients)
-    for value, leaf in carried:
-        if leaf.grad is not None:
-            value.backward(leaf.grad)  # type: ignore[no-untyped-call]
     run.step_done(sum(sizes), len(sizes), loop.loss)
     return values
 
@@ -113,6 +112,15 @@ def _measured_sizes(  # noqa: PLR0913, PLR0917 - what a measurement needs
     if site.facts is not None:
         run.estimate(site.facts.saved_bytes, max(sizes), samples)
     return sizes
+
+
+def _back_propagate(carried: Sequence[tuple[torch.Tensor, torch.Tensor]], gradients: SetAside) -> None:
+    """Run the graphs of what was computed once before the loop; together, since they may share a part."""
+    reached = [(value, leaf.grad) for value, leaf in carried if leaf.grad is not None]
+    if reached:
+        values, grads = zip(*reached, strict=True)
+        gradients.take(parameters_of(values))
+        torch.autograd.backward(values, grads)
 
 
 def undo_step() -> None:
