@@ -45,7 +45,14 @@ def options_from(
         message = f"--window puts N loader batches together, found --size {size}. Write %%accumulate 4 --window."
         raise OptionError(message)
     into = SplitInto(_count("N", n), _count("--size", size), window)
-    return Options(into, PlanOptions(_names(batch), _dims(dim)))
+    names, dims = _names(batch), _dims(dim)
+    alone = next((name for name, _ in dims if "." in name and name not in names), None)
+    if alone is not None:
+        message = (
+            f"--dim names `{alone}`, which is no plain name. Name it as the batch too: --batch {alone} --dim {dim}"
+        )
+        raise OptionError(message)
+    return Options(into, PlanOptions(names, dims))
 
 
 def _count(what: str, value: str | int | None) -> int | None:
@@ -81,7 +88,9 @@ def _dims(text: str | None) -> tuple[tuple[str, int], ...]:
     if text is None:
         return ()
     pairs = [part.partition("=") for part in text.split(",")]
-    if not all(name.strip().isidentifier() and number.strip().isdigit() for name, _, number in pairs):
+    if not all(
+        all(n.isidentifier() for n in name.strip().split(".")) and number.strip().isdigit() for name, _, number in pairs
+    ):
         message = f"--dim takes name=dimension pairs such as x=1,h=1, found `{text}`."
         raise OptionError(message)
     return tuple((name.strip(), int(number)) for name, _, number in pairs)

@@ -90,6 +90,10 @@ def message_of(shell, raw, namespace=None):
         ("4 --dim x=-1", "--dim takes name=dimension pairs such as x=1,h=1, found `x=-1`."),
         ("4 --dim x=a", "--dim takes name=dimension pairs such as x=1,h=1, found `x=a`."),
         ("4 --dim 1=x", "--dim takes name=dimension pairs such as x=1,h=1, found `1=x`."),
+        (
+            "4 --dim batch.x=1",
+            "--dim names `batch.x`, which is no plain name. Name it as the batch too: --batch batch.x --dim batch.x=1",
+        ),
         ("4 --dim h=1", "--batch or --dim names `h`, which this cell does not use. Check the spelling."),
     ],
 )  # fmt: skip

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Collection, Mapping
 
-from accum_magic.cell.effects import path_of
+from accum_magic.cell.effects import overlaps, path_of, root
 from accum_magic.cell.recognise import DRAWS, FACTORIES, calls, last_name, nodes
 
 _LAYOUT_METHODS = frozenset(
@@ -17,6 +18,8 @@ _AXIS_MOVES = frozenset({"permute", "transpose", "t", "swapaxes", "swapdims", "m
 _MOVES = frozenset(
     {"to", "cuda", "cpu", "float", "double", "half", "bfloat16", "long", "int", "bool", "type", "clone", "detach"}
 )
+
+_EACH_VALUE = frozenset({"div", "mul", "add", "sub", "div_", "mul_", "add_", "sub_", "clamp", "clamp_"})
 
 
 def moves_axes(node: ast.AST) -> bool:
@@ -36,7 +39,7 @@ def moved_batch_dim(node: ast.AST | None) -> int | None:
             args=[ast.Constant(int(a)), ast.Constant(int(b))],
         ) if not moves_axes(value):
             return b if a == 0 else a if b == 0 else 0
-        case ast.Call(func=ast.Attribute(attr=attr, value=value)) if attr in _MOVES or attr == "contiguous":
+        case ast.Call(func=ast.Attribute(attr=attr, value=value)) if attr in _MOVES | _EACH_VALUE | {"contiguous"}:
             return moved_batch_dim(value)
         case ast.BinOp(left=left, right=right) if moves_axes(left) != moves_axes(right):
             return moved_batch_dim(left if moves_axes(left) else right)
@@ -55,8 +58,49 @@ def keeps_axes(node: ast.AST | None) -> bool:
             return keeps_axes(first)
         case ast.Call(func=ast.Attribute(attr=attr, value=value)) if attr in _MOVES:
             return keeps_axes(value)
+        case ast.Subscript(value=value, slice=ast.Slice()):
+            return keeps_axes(value)
+        case ast.Subscript(value=value, slice=ast.Tuple(elts=elts)):
+            return all(isinstance(e, ast.Slice) for e in elts) and keeps_axes(value)
         case _:
             return False
+
+
+def is_made_of_other_axes(node: ast.AST, dims: Mapping[str, int], fed: Collection[str]) -> bool:
+    """Tell whether all that an expression reads of the batch is the size of other axes: a causal mask does.
+
+    `dims` says where the batch lies in a name, `fed` which names come from the batch.
+    """
+    found = False
+    wanted = [node]
+    while wanted:
+        part = wanted.pop()
+        axis = _axis_read(part)
+        if axis is not None:
+            path, index = axis
+            is_batch = overlaps(path, fed)
+            if is_batch and index in {dims.get(root(path), 0), None}:
+                return False
+            found |= is_batch
+        elif isinstance(part, ast.expr) and (path_of(part) or "") and overlaps(path_of(part) or "", fed):
+            return False
+        else:
+            wanted += ast.iter_child_nodes(part)
+    return found
+
+
+def _axis_read(node: ast.AST) -> tuple[str, int | None] | None:
+    """Return the path and the axis of `x.shape[1]` or `x.size(1)`; no axis where it is counted from the end."""
+    match node:
+        case ast.Subscript(value=ast.Attribute(value=value, attr="shape"), slice=axis):
+            pass
+        case ast.Call(func=ast.Attribute(value=value, attr="size"), args=[axis]):
+            pass
+        case _:
+            return None
+    path = path_of(value)
+    index = axis.value if isinstance(axis, ast.Constant) and isinstance(axis.value, int) else None
+    return None if path is None else (path, index)
 
 
 def size_dim(node: ast.expr, sizes: frozenset[str]) -> int | None:

@@ -9,7 +9,14 @@ from functools import partial
 
 from accum_magic.cell import batch as batches
 from accum_magic.cell import refuse, refuse_order, refuse_step
-from accum_magic.cell.axes import factory_helpers, keeps_axes, moved_batch_dim, moves_axes, size_dim
+from accum_magic.cell.axes import (
+    factory_helpers,
+    is_made_of_other_axes,
+    keeps_axes,
+    moved_batch_dim,
+    moves_axes,
+    size_dim,
+)
 from accum_magic.cell.batch import BatchNames
 from accum_magic.cell.branches import Path, conditions_of, roots_of, waits_for
 from accum_magic.cell.definitions import Definitions
@@ -287,6 +294,9 @@ class _Planner:
             return "known"
         if name in self.options.named:
             return "strict"
+        dims = self._kept_dims(before)
+        if writers and all(is_made_of_other_axes(u.node, dims, self.flow.fed - {name}) for u in writers):
+            return "whole"
         if any(batches.is_whole(u) for u in writers):
             return "fixed" if name in self.flow.reaching else "whole"
         if not writers and is_transparent(name):
@@ -307,6 +317,15 @@ class _Planner:
         is_value = name in batches.data_inputs(frozenset({name}), [u.node for u in self._micro(placement)], self.lookup)
         return "fixed" if is_value else "known"
 
+    def _kept_dims(self, before: Sequence[Unit]) -> dict[str, int]:
+        """Batch dimensions that the user names, and those of what keeps the axes of such a name: `tgt[:-1, :]`."""
+        found = dict(self.options.dims)
+        for unit in before:
+            dims = {found[root(p)] for p in unit.effects.reads if root(p) in found}
+            if len(dims) == 1 and keeps_axes(getattr(unit.node, "value", None)):
+                found = {**dict.fromkeys(unit.effects.writes, *dims), **found}
+        return found
+
     def _dims(self, placement: Placement, names: BatchNames) -> tuple[tuple[str, int], ...]:
         """Batch dimensions other than 0: those the user names, and those that a change of axes or a size shows."""
         found = dict(self.options.dims)
@@ -317,7 +336,7 @@ class _Planner:
             for name in sorted(unit.effects.writes & {*names.strict, *names.loose} - {n for n, _ in self.options.dims}):
                 moved = moves_axes(unit.node)
                 dim = moved_batch_dim(value) if moved else size_dim(value, sizes) if value is not None else None
-                inherited = {found.get(root(p), 0) for p in unit.effects.reads} - {0}
+                inherited = {found.get(p, found.get(root(p), 0)) for p in unit.effects.reads} - {0}
                 if dim is None and inherited and not moved:
                     dim = inherited.pop() if len(inherited) == 1 and keeps_axes(value) else None
                     moved = dim is None

@@ -29,12 +29,12 @@ class PlanOptions:
     @property
     def named(self) -> frozenset[str]:
         """Names that the user says hold something per sample; `--dim` leaves open what else does."""
-        return self.declared | {name for name, _ in self.dims}
+        return self.declared | {root(name) for name, _ in self.dims}
 
     def within(self, names: frozenset[str]) -> PlanOptions:
         """Return what is said about some names only."""
         batch = tuple(b for b in self.batch if _name_in(b) in names)
-        return PlanOptions(batch, tuple((name, dim) for name, dim in self.dims if name in names))
+        return PlanOptions(batch, tuple((name, dim) for name, dim in self.dims if root(name) in names))
 
 
 def _name_in(expression: str) -> str:

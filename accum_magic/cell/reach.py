@@ -37,6 +37,7 @@ class Flow:
     indices: set[str] = field(default_factory=set)  # names that hold positions of samples: `perm = torch.randperm(n)`
     named: frozenset[str] = frozenset()  # what the user says to hold something per sample stays fed, whatever binds it
     doubts_functions: bool = False  # nothing reaches a module: a function that is given the batch may hold one
+    rows_first: bool = True  # no name has its batch dimension elsewhere than in front
     draws_feed: bool = False  # no loop binds a batch: what the step draws or slices itself is the batch
     slices: set[ast.expr] = field(default_factory=set)  # a batch without a name: `X[a:b]` inside a call
     sizes: set[str] = field(default_factory=set)  # names that say how many samples the step draws: `torch.randn(n, 8)`
@@ -63,7 +64,8 @@ class Flow:
     def picks_samples(self, node: ast.AST) -> bool:
         """Tell whether an expression takes samples by their positions in the batch: `x[perm]`."""
         parts = [n for n in ast.walk(node) if isinstance(n, ast.Subscript) and self.is_fed(n.value)]
-        return any(overlaps(p, self.indices) for n in parts for p in _reads(n.slice))
+        by_index = any(overlaps(p, self.indices) for n in parts for p in _reads(n.slice))
+        return by_index or (self.rows_first and any(is_some_rows(n) for n in parts))
 
     def makes_as_many(self, node: ast.AST) -> bool:
         """Tell whether an expression makes a constant for each sample that the step draws: `torch.ones(n, 1)`."""
