@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from accum_magic.cell.axes import is_shape_read
-from accum_magic.cell.effects import bound_names, overlaps, path_of, root
+from accum_magic.cell.effects import bound_names, overlap, overlaps, path_of, root, statement_effects
 from accum_magic.cell.namespace import Lookup
+from accum_magic.cell.parse import Place
 from accum_magic.cell.recognise import (
     DRAWS,
     calls,
@@ -93,6 +94,19 @@ def seeds(inputs: frozenset[str], loops: Sequence[ast.For | ast.AsyncFor], calle
         if names:
             return names
     return frozenset()
+
+
+def computed_above(places: Sequence[Place]) -> frozenset[str]:
+    """Return what the loops around a step have made of the loader's batch: features that an inner loop trains on."""
+    fed: set[str] = set()
+    loader: set[str] = set()
+    for place in places:
+        if isinstance(place.owner, ast.For | ast.AsyncFor):
+            loader |= loop_names(place.owner)
+            fed |= loader
+            for effects in map(statement_effects, place.body[: place.index]):
+                fed |= effects.writes if overlap(effects.reads, fed) else set()
+    return frozenset(fed - loader)
 
 
 def callees(nodes: Iterable[ast.AST]) -> frozenset[str]:

@@ -219,6 +219,8 @@ class _Planner:
             self.loader = batches.seeds(self.cut.inputs, enclosing_loops(self.places), called)
         self.flow.reaching |= names_with_gradient(self.parsed.tree) - self.loader - named
         self.flow.seed(self.loader | named)
+        above = frozenset() if self.options.batch else batches.computed_above(self.places[:-1]) & self.cut.inputs
+        self.flow.seed(n for n in above if n not in called and batches.is_in_target_position(n, nodes))
         if not self.loader:
             self.flow.draws_feed = True
             members = [u for u in self.cut.units if u in self.cut.members and not u.is_head]
