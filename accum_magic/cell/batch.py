@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from accum_magic.cell.axes import is_shape_read
-from accum_magic.cell.effects import bound_names, overlap, overlaps, path_of, root, statement_effects
+from accum_magic.cell.effects import bound_names, overlap, overlaps, path_of, root, sequence_effects, statement_effects
 from accum_magic.cell.namespace import Lookup
 from accum_magic.cell.parse import Place
 from accum_magic.cell.recognise import (
@@ -20,6 +20,7 @@ from accum_magic.cell.recognise import (
     last_name,
 )
 from accum_magic.cell.units import Unit
+from accum_magic.errors import Refusal
 
 _WRAPPERS = frozenset(
     {"tqdm", "track", "islice", "iter", "list", "notebook_tqdm", "progress_bar", "trange", "prefetch", "window"}
@@ -290,6 +291,21 @@ def is_in_target_position(name: str, nodes: Iterable[ast.AST]) -> bool:
 def is_view_of(name: str, unit: Unit) -> bool:
     """Tell whether a unit binds a view of a name: `inputs = ids[:, i : i + 8].to(device)`."""
     return isinstance(unit.node, ast.Assign) and _mentions(unit.node.value, name)
+
+
+def refuse_attributes(micro: Sequence[Unit], crossing: Collection[str], declared: Collection[str]) -> None:
+    """Refuse a batch in attributes of an object that is no batch itself, `self.xb`, unless the user names them."""
+    exposed = sequence_effects([u.node for u in micro]).reads
+    held = {p for p in crossing if "." in p and root(p) in _NEVER_DATA and root(p) not in crossing}
+    read = sorted(p for p in held if any(e == p or e.startswith(f"{p}.") for e in exposed))
+    if set(read) - set(declared):
+        names = ",".join(read)
+        line = next(u.line for u in micro if overlap(u.effects.reads, read))
+        message = (
+            f"line {line}: the batch is held in attributes (`{read[0]}`), and what else `{root(read[0])}` holds is no "
+            f"batch. Name those that are: %%accumulate 4 --batch {names}"
+        )
+        raise Refusal(message)
 
 
 def _mentions(node: ast.expr, name: str) -> bool:

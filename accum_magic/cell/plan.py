@@ -213,7 +213,7 @@ class _Planner:
         """Say what is known of the batch before the first statement of the block."""
         nodes = [u.node for u in self.cut.members if not u.is_head] + [c.loss for c in self.triple]
         called = batches.callees(nodes)
-        named = self.flow.named = self.options.named
+        named = self.flow.named = self.options.declared | {name for name, _ in self.options.dims}
         self.loader = self.options.declared
         if not self.options.batch:
             self.loader = batches.seeds(self.cut.inputs, enclosing_loops(self.places), called)
@@ -255,6 +255,7 @@ class _Planner:
         fixed: list[str] = []
         micro = self._micro(placement)
         rebound = frozenset(n for u in micro for n in u.effects.writes)
+        batches.refuse_attributes(micro, self.flow.crossing, self.options.declared)
         for name in self._micro_reads(placement, hoists):
             if name in rebound and self._is_bound_inside_only(name, placement):
                 continue

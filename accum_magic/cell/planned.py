@@ -23,13 +23,13 @@ class PlanOptions:
 
     @property
     def declared(self) -> frozenset[str]:
-        """Names that `--batch` declares to hold all of the batch."""
-        return frozenset(map(_name_in, self.batch))
+        """Paths that `--batch` declares to hold all of the batch: `x`, `batch` of `batch["ids"]`, `self.xb`."""
+        return frozenset(b.partition("[")[0] for b in self.batch)
 
     @property
     def named(self) -> frozenset[str]:
         """Names that the user says hold something per sample; `--dim` leaves open what else does."""
-        return self.declared | {root(name) for name, _ in self.dims}
+        return frozenset(map(_name_in, self.batch)) | {root(name) for name, _ in self.dims}
 
     def within(self, names: frozenset[str]) -> PlanOptions:
         """Return what is said about some names only."""
