@@ -138,7 +138,7 @@ class _Planner:
         self.lookup = definitions.lookup(_beyond(local_names(places), given.lookup))
         self.body = places[-1].body[span[0] : span[1]]
         self.cut = backward_slice(self.body, self.triple)
-        self.flow = Flow(self.lookup, definitions.uses)
+        self.flow = Flow(self.lookup, definitions.uses, rows_first=not self.options.dims)
         self.loader: frozenset[str] = frozenset()
 
     def plan(self, fed: frozenset[str]) -> StepPlan:
@@ -149,7 +149,7 @@ class _Planner:
         refuse_step.per_sample(self.cut, self.triple[0], self.places, self.lookup)
         regions, hoists = self._regions(fed)
         if not any(r == MICRO for r in regions.values()):
-            self.flow = Flow(self.lookup, self.flow.uses, doubts_functions=True)
+            self.flow = Flow(self.lookup, self.flow.uses, rows_first=self.flow.rows_first, doubts_functions=True)
             regions, hoists = self._regions(fed)
         refuse_step.graph_from_inner_step(self.cut, self.flow, self.triple[0])
         if not any(r == MICRO for r in regions.values()):

@@ -16,6 +16,7 @@ from accum_magic.cell.recognise import (
     contains_cross_sample,
     contains_draw,
     contains_index_maker,
+    is_some_rows,
     is_transparent,
     last_name,
     nodes,

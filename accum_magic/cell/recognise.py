@@ -181,6 +181,12 @@ def is_reduction_over_batch(node: ast.expr) -> bool:
     return not (rest or named) or any(isinstance(d, ast.Constant) and d.value == 0 for d in [*rest[:1], *named])
 
 
+def is_some_rows(node: ast.Subscript) -> bool:
+    """Tell whether a subscript takes some of the rows: `x[:4]`, `y[::2]`, `x[1:, 0]`."""
+    first = node.slice.elts[0] if isinstance(node.slice, ast.Tuple) and node.slice.elts else node.slice
+    return isinstance(first, ast.Slice) and any((first.lower, first.upper, first.step))
+
+
 def contains_index_maker(node: ast.AST) -> bool:
     """Tell whether a statement makes positions of samples: `torch.randperm(n)`, `scores.argsort()`."""
     return any(last_name(c.func) in _INDEX_MAKERS for c in calls(node))

@@ -193,7 +193,10 @@ def sink(
                 regions[unit] = BEFORE | MICRO
         elif is_literal_unit(unit) or (is_layout_change(value, sizes) and fed(value)):
             others = _readers(unit, [u for u in cut.units[: cut.last + 1] if u not in regions])
-            if all(regions[r] == MICRO for r in readers) and not _comes_before(others, cut, regions):
+            rebound = any(
+                u.effects.writes & unit.effects.writes and regions[u] == BEFORE for u in members[position + 1 :]
+            )
+            if not rebound and all(regions[r] == MICRO for r in readers) and not _comes_before(others, cut, regions):
                 regions[unit] = MICRO if is_literal(value) else MICRO | AFTER
 
 

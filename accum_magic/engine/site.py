@@ -36,6 +36,7 @@ class Site:
     fixed: tuple[str, ...]
     dims: Mapping[str, int]
     divided: tuple[str, ...] | None = None  # names that are split, decided at the first step
+    absent: tuple[str, ...] = ()  # names that were None when it was decided
     facts: StepFacts | None = None
     signature: tuple[object, ...] = ()  # the graph the facts were read from
     targets: dict[int, Targets | None] = field(default_factory=dict)  # by root
@@ -53,8 +54,9 @@ class Site:
             BatchError: Names disagree on it, a name could be the batch or not, or nothing can be split.
 
         """
-        if self.divided is None:
-            self.divided = self._decide(batch)
+        absent = tuple(name for name, value in batch.items() if value is None)
+        if self.divided is None or absent != self.absent:  # `weight = None` in some steps says nothing of the others
+            self.divided, self.absent = self._decide(batch), absent
         found: dict[str, int] = {}
         for name in self.divided:
             count = self._rows(name, batch[name])
