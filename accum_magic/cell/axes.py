@@ -24,7 +24,7 @@ _EACH_VALUE = frozenset({"div", "mul", "add", "sub", "div_", "mul_", "add_", "su
 
 def moves_axes(node: ast.AST) -> bool:
     """Tell whether a statement may put the batch into another dimension: `x.permute(1, 0, 2)`, `x.T`."""
-    by_attribute = any(isinstance(n, ast.Attribute) and n.attr in {"T", "mT"} for n in ast.walk(node))
+    by_attribute = any(isinstance(n, ast.Attribute) and n.attr in {"T", "mT"} for n in nodes(node))
     return by_attribute or any(last_name(c.func) in _AXIS_MOVES for c in calls(node))
 
 
@@ -209,4 +209,4 @@ def _is_open_size(node: ast.expr, sizes: frozenset[str]) -> bool:
 
 
 def _is_plain_argument(node: ast.expr, sizes: frozenset[str]) -> bool:
-    return not any(isinstance(n, ast.Call) for n in ast.walk(node)) or _is_open_size(node, sizes)
+    return not any(isinstance(n, ast.Call) for n in nodes(node)) or _is_open_size(node, sizes)

@@ -18,6 +18,7 @@ from accum_magic.cell.recognise import (
     is_literal,
     is_reduction_over_batch,
     last_name,
+    nodes,
 )
 from accum_magic.cell.units import Unit
 from accum_magic.errors import Refusal
@@ -85,7 +86,7 @@ def _data_names(target: ast.expr, source: ast.expr) -> frozenset[str]:
 
 def _is_setting(node: ast.expr) -> bool:
     """`"train"`, `1e-3`: what a sweep or a phase loop goes over, not a batch."""
-    return all(isinstance(n, ast.Constant | ast.UnaryOp | ast.unaryop) for n in ast.walk(node))
+    return all(isinstance(n, ast.Constant | ast.UnaryOp | ast.unaryop) for n in nodes(node))
 
 
 def seeds(inputs: frozenset[str], loops: Sequence[ast.For | ast.AsyncFor], callees: frozenset[str]) -> frozenset[str]:
@@ -110,10 +111,10 @@ def computed_above(places: Sequence[Place]) -> frozenset[str]:
     return frozenset(fed - loader)
 
 
-def callees(nodes: Iterable[ast.AST]) -> frozenset[str]:
+def callees(within: Iterable[ast.AST]) -> frozenset[str]:
     """Return the names that are called, or used as a module or optimizer is: they are no batch."""
     found = set()
-    for node in nodes:
+    for node in within:
         for call in calls(node):
             match call.func:
                 case ast.Name(id=name):
@@ -126,10 +127,10 @@ def callees(nodes: Iterable[ast.AST]) -> frozenset[str]:
     return frozenset(found)
 
 
-def data_inputs(inputs: frozenset[str], nodes: Sequence[ast.AST], lookup: Lookup) -> frozenset[str]:
+def data_inputs(inputs: frozenset[str], within: Sequence[ast.AST], lookup: Lookup) -> frozenset[str]:
     """Return the free names that may hold data where no loop binds a batch."""
-    called = callees(nodes)
-    values = _used_as_values(nodes)
+    called = callees(within)
+    values = _used_as_values(within)
     found = set()
     for path in inputs:
         fact = lookup(path)
@@ -143,11 +144,11 @@ def data_inputs(inputs: frozenset[str], nodes: Sequence[ast.AST], lookup: Lookup
     return frozenset(found)
 
 
-def _used_as_values(nodes: Sequence[ast.AST]) -> frozenset[str]:
+def _used_as_values(within: Sequence[ast.AST]) -> frozenset[str]:
     """Names and attributes that stand as an argument, an operand or the base of a subscript or method call."""
     found: set[str] = set()
-    for node in nodes:
-        for part in ast.walk(node):
+    for node in within:
+        for part in nodes(node):
             match part:
                 case ast.Call(func=func, args=args, keywords=keywords):
                     candidates = [*args, *(k.value for k in keywords)]
@@ -179,7 +180,7 @@ def samples_itself(units: Iterable[Unit], inputs: frozenset[str], lookup: Lookup
 def _takes_a_batch(value: ast.expr, inputs: Collection[str], lookup: Lookup) -> bool:
     if any(last_name(c.func) in DRAWS and not _is_sized_by_data(c, inputs) for c in calls(value)):
         return True
-    for part in ast.walk(value):
+    for part in nodes(value):
         match part:
             case ast.Call(func=ast.Name(id="next")):
                 return True
@@ -199,7 +200,7 @@ def _is_sized_by_data(draw: ast.Call, inputs: Collection[str]) -> bool:
     sized += draw.args[-1:] if name == "randint" else draw.args[:1] if name.endswith("_like") else draw.args
     parts = [part for a in sized for part in (a.elts if isinstance(a, ast.Tuple | ast.List) else [a])]
     shapes = [p for p in parts if is_shape_read(p) or (name.endswith("_like") and path_of(p))]
-    return any(isinstance(n, ast.Name) and n.id in inputs for p in shapes for n in ast.walk(p))
+    return any(isinstance(n, ast.Name) and n.id in inputs for p in shapes for n in nodes(p))
 
 
 def slices_inside_calls(units: Iterable[Unit]) -> Iterator[ast.Subscript]:
@@ -269,13 +270,13 @@ def _only_moves(node: ast.expr, strict: frozenset[str]) -> bool:
 
 
 def _names(node: ast.AST) -> frozenset[str]:
-    return frozenset(n.id for n in ast.walk(node) if isinstance(n, ast.Name))
+    return frozenset(n.id for n in nodes(node) if isinstance(n, ast.Name))
 
 
-def is_in_target_position(name: str, nodes: Iterable[ast.AST]) -> bool:
+def is_in_target_position(name: str, within: Iterable[ast.AST]) -> bool:
     """Tell whether a free name stands where inputs and targets stand, not where weights or masks do."""
-    for node in nodes:
-        for part in ast.walk(node):
+    for node in within:
+        for part in nodes(node):
             match part:
                 case ast.Call(args=args, keywords=keywords):
                     if any(_mentions(a, name) for a in args[:2]):

@@ -7,7 +7,7 @@ import copy
 from collections.abc import Collection, Iterable, Sequence
 
 from accum_magic.cell.effects import expression_effects, overlap, path_of
-from accum_magic.cell.recognise import BackwardCall
+from accum_magic.cell.recognise import BackwardCall, nodes
 from accum_magic.cell.units import Fork, Unit
 
 Path = tuple[Fork, ...]
@@ -47,7 +47,7 @@ def _opposite(fork: Fork) -> Fork:
 
 def answered(test: ast.expr, losses: Collection[str], torch: ast.expr | None = None) -> ast.expr:
     """Return a test in which `loss.requires_grad` is replaced by what decides it: `torch.is_grad_enabled()`."""
-    asked = [n for n in ast.walk(test) if isinstance(n, ast.Attribute) and n.attr == "requires_grad"]
+    asked = [n for n in nodes(test) if isinstance(n, ast.Attribute) and n.attr == "requires_grad"]
     if not any(path_of(n.value) in losses for n in asked):
         return test
     out: ast.expr = _Answer(losses, torch or ast.Name(id="torch", ctx=ast.Load())).visit(copy.deepcopy(test))

@@ -161,7 +161,7 @@ def _bindings(scope: ast.AST) -> dict[str, list[ast.AST | None]]:
     for name, binder in _bound_in(scope):
         found.setdefault(name, []).append(binder)
     if is_function(scope):
-        found |= {a.arg: [None] for a in ast.walk(scope.args) if isinstance(a, ast.arg)}  # type: ignore[attr-defined]
+        found |= {a.arg: [None] for a in nodes(scope.args) if isinstance(a, ast.arg)}  # type: ignore[attr-defined]
     return found
 
 
@@ -202,7 +202,7 @@ def _own_names(node: ast.AST) -> frozenset[str]:
 
 
 def _is_attribute(target: ast.expr) -> bool:
-    return any(isinstance(n, ast.Attribute) for n in ast.walk(target))
+    return any(isinstance(n, ast.Attribute) for n in nodes(target))
 
 
 def _asks_for_gradients(node: ast.AST) -> bool:

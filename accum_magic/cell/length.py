@@ -7,14 +7,14 @@ import ast
 from accum_magic.cell.effects import path_of, root
 from accum_magic.cell.parse import enclosing_function
 from accum_magic.cell.planned import Plan, StepPlan
-from accum_magic.cell.recognise import calls, last_name
+from accum_magic.cell.recognise import calls, last_name, nodes
 
 _WRAPPERS = frozenset({"enumerate", "tqdm", "trange", "track", "list", "reversed", "notebook_tqdm"})
 
 
 def step_counts(plan: Plan) -> list[list[str]] | None:
     """Return, for each step of the cell, expressions whose product is the number of times it runs; None if unknown."""
-    bound = {n.id for n in ast.walk(plan.parsed.tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    bound = {n.id for n in nodes(plan.parsed.tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     counts = [_loop_lengths(step, bound) for step in plan.steps]
     return None if None in counts else [c for c in counts if c is not None]
 
@@ -41,10 +41,8 @@ def _length(source: ast.expr, bound: set[str]) -> str | None:
             path = path_of(source)
             return None if path is None or root(path) in bound else f"len({path})"
         case ast.Call(func=func, args=args) if last_name(func) in {"range", "trange"}:
-            names = {root(p) for a in args for n in ast.walk(a) if isinstance(n, ast.expr) and (p := path_of(n))}
-            is_plain = not any(
-                isinstance(n, ast.Call) and last_name(n.func) != "len" for a in args for n in ast.walk(a)
-            )
+            names = {root(p) for a in args for n in nodes(a) if isinstance(n, ast.expr) and (p := path_of(n))}
+            is_plain = not any(isinstance(n, ast.Call) and last_name(n.func) != "len" for a in args for n in nodes(a))
             return None if names & bound or not is_plain else f"len(range({', '.join(map(ast.unparse, args))}))"
         case ast.Call(func=func, args=[first, ast.Constant(int(n)), *_]) if last_name(func) == "window":
             length = _length(first, bound)

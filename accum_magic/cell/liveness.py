@@ -54,7 +54,7 @@ def _next_iteration(loop: ast.AST) -> frozenset[str]:
     if isinstance(loop, ast.While):
         return expression_effects(loop.test).reads | sequence_effects(loop.body).reads
     assert isinstance(loop, ast.For | ast.AsyncFor)  # noqa: S101 - for the type checker
-    targets = frozenset(n.id for n in ast.walk(loop.target) if isinstance(n, ast.Name))
+    targets = frozenset(n.id for n in nodes(loop.target) if isinstance(n, ast.Name))
     return frozenset(p for p in sequence_effects(loop.body).reads if root(p) not in targets)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 from accum_magic.cell.effects import path_of
+from accum_magic.cell.recognise import nodes
 
 Node = TypeVar("Node", bound=ast.AST)
 
@@ -76,7 +77,7 @@ def name_of(path: str, context: ast.expr_context) -> ast.expr:
 def parsed_expression(expression: str) -> ast.expr:
     """Return an expression that has no place in the cell yet."""
     node = ast.parse(expression, mode="eval").body
-    for part in ast.walk(node):
+    for part in nodes(node):
         for key in ("lineno", "col_offset", "end_lineno", "end_col_offset"):
             part.__dict__.pop(key, None)
     return node

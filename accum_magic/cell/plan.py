@@ -245,7 +245,7 @@ class _Planner:
         exposed = {root(p) for p in sequence_effects(branches).reads}
         order: dict[str, None] = {}
         for node in kept.values():
-            found = [n for n in ast.walk(node) if isinstance(n, ast.Name)]
+            found = [n for n in nodes(node) if isinstance(n, ast.Name)]
             order |= dict.fromkeys(n.id for n in sorted(found, key=lambda n: (n.lineno, n.col_offset)))
         return [n for n in order if n in exposed]
 
@@ -282,7 +282,7 @@ class _Planner:
     def _is_bound_inside_only(self, name: str, placement: Placement) -> bool:
         """Whether a name that a loop of the micro step binds, and that is read behind it, is bound nowhere above."""
         micro = self._micro(placement)
-        inside = {n for u in micro for n in ast.walk(u.node)}
+        inside = {n for u in micro for n in nodes(u.node)}
         scope = next((p.owner for p in reversed(self.places) if is_function(p.owner)), self.parsed.tree)
         above = [n for n in nodes(scope) if getattr(n, "lineno", micro[0].line) < micro[0].line and n not in inside]
         is_bound = any(isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Store) for n in above)
@@ -359,7 +359,7 @@ class _Planner:
     def _primary(self, loose: list[str], micro: Sequence[Unit]) -> tuple[list[str], list[str]]:
         """Where no loop binds the batch: it is what the first module is called with."""
         for unit in micro:
-            for call in (n for n in ast.walk(unit.node) if isinstance(n, ast.Call)):
+            for call in (n for n in nodes(unit.node) if isinstance(n, ast.Call)):
                 callee = expression_effects(call.func).reads
                 if overlap(callee, self.flow.modules) or overlap(self.flow.modules, callee):
                     reads = {root(p) for a in call.args for p in expression_effects(a).reads}

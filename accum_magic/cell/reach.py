@@ -64,7 +64,7 @@ class Flow:
 
     def picks_samples(self, node: ast.AST) -> bool:
         """Tell whether an expression takes samples by their positions in the batch: `x[perm]`."""
-        parts = [n for n in ast.walk(node) if isinstance(n, ast.Subscript) and self.is_fed(n.value)]
+        parts = [n for n in nodes(node) if isinstance(n, ast.Subscript) and self.is_fed(n.value)]
         by_index = any(overlaps(p, self.indices) for n in parts for p in _reads(n.slice))
         return by_index or (self.rows_first and any(is_some_rows(n) for n in parts))
 

@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 
 from accum_magic.cell.effects import path_of, root
 
@@ -110,7 +111,7 @@ def is_update(node: ast.stmt) -> bool:
     for call in calls(node):
         if isinstance(call.func, ast.Attribute) and call.func.attr in _UPDATE_METHODS:
             return True
-    return any(isinstance(n, ast.Attribute) and n.attr == "grad" for n in ast.walk(node)) and not is_clearing(node)
+    return any(isinstance(n, ast.Attribute) and n.attr == "grad" for n in nodes(node)) and not is_clearing(node)
 
 
 def steps_optimizer(node: ast.AST) -> bool:
@@ -138,10 +139,16 @@ def trains(node: ast.AST) -> bool:
     return False
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1 << 14)
 def nodes(node: ast.AST) -> tuple[ast.AST, ...]:
-    """Return a node and all below it; remembered, since many rules ask for the same ones."""
-    return tuple(ast.walk(node))
+    """Return a node and all below it, in source order; remembered, since many rules ask for the same ones."""
+    return (node, *chain.from_iterable(map(nodes, ast.iter_child_nodes(node))))
+
+
+def forget_nodes() -> None:
+    """Forget what is remembered of trees: one of them has been changed."""
+    nodes.cache_clear()
+    calls.cache_clear()
 
 
 @lru_cache(maxsize=4096)
@@ -224,7 +231,7 @@ def is_pure_test(node: ast.expr) -> bool:
     """Tell whether a test can be asked twice: names, attributes, constants and comparisons only."""
     allowed = (ast.Name, ast.Attribute, ast.Constant, ast.Compare, ast.BoolOp, ast.UnaryOp, ast.expr_context,
                ast.cmpop, ast.boolop, ast.unaryop, ast.BinOp, ast.operator)  # fmt: skip
-    return all(isinstance(n, allowed) for n in ast.walk(node))
+    return all(isinstance(n, allowed) for n in nodes(node))
 
 
 def is_reentrant(item: ast.withitem) -> bool:
@@ -273,11 +280,11 @@ def head_of(statement: ast.stmt) -> str:
     return ast.unparse(statement).splitlines()[0].rstrip(":")
 
 
-def is_only_detached(name: str, nodes: Iterable[ast.AST]) -> bool:
+def is_only_detached(name: str, within: Iterable[ast.AST]) -> bool:
     """Tell whether a name is read without its graph wherever it is read: `fake.detach()`, `loss.item()`."""
     loads = detached = 0
-    for node in nodes:
-        for part in ast.walk(node):
+    for node in within:
+        for part in nodes(node):
             if isinstance(part, ast.Name) and part.id == name and isinstance(part.ctx, ast.Load):
                 loads += 1
             elif isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name) and part.value.id == name:

@@ -103,7 +103,7 @@ def _steps(call: ast.Call) -> bool:
 
 def _hook_steps(parsed: ParsedCell, call: ast.Call) -> bool:
     names = {a.id for a in call.args if isinstance(a, ast.Name)}
-    functions = [n for n in ast.walk(parsed.tree) if isinstance(n, ast.FunctionDef) and n.name in names]
+    functions = [n for n in nodes(parsed.tree) if isinstance(n, ast.FunctionDef) and n.name in names]
     return any(last_name(c.func) == "step" for f in functions for c in calls(f))
 
 
@@ -156,7 +156,7 @@ def _is_step_every_k(statement: ast.stmt, counts: frozenset[str]) -> bool:
     counted = any(isinstance(n, ast.Name) and n.id in counts for n in nodes(statement.test))
     if not (counted or any(isinstance(n, ast.Mod) for n in nodes(statement.test))):
         return False
-    if any(backward_call(s) for s in ast.walk(statement) if isinstance(s, ast.stmt)):
+    if any(backward_call(s) for s in nodes(statement) if isinstance(s, ast.stmt)):
         return False
     return any(steps_optimizer(s) for s in statement.body)
 
@@ -195,7 +195,7 @@ def _hook_of_earlier_cell(parsed: ParsedCell, lookup: Lookup) -> None:
 
 def _divisors(body: Sequence[ast.stmt]) -> Iterator[str]:
     for statement in body:
-        for node in ast.walk(statement):
+        for node in nodes(statement):
             if isinstance(node, ast.BinOp | ast.AugAssign) and isinstance(node.op, ast.Div):
                 yield ast.unparse(node.right if isinstance(node, ast.BinOp) else node.value)
 

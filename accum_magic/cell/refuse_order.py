@@ -16,6 +16,7 @@ from accum_magic.cell.recognise import (
     is_clearing,
     is_reentrant,
     last_name,
+    nodes,
     returns_jump,
     steps_optimizer,
 )
@@ -65,7 +66,7 @@ def _retains_gradient(unit: Unit, micro: Sequence[Unit]) -> None:
 
 
 def _inside_slice(unit: Unit) -> None:
-    for node in ast.walk(unit.node):
+    for node in nodes(unit.node):
         if isinstance(node, ast.Await | ast.Yield | ast.YieldFrom | ast.AsyncFor):
             word = "await" if isinstance(node, ast.Await | ast.AsyncFor) else "yield"
             message = (
@@ -88,7 +89,7 @@ def _inside_slice(unit: Unit) -> None:
 def _picks_other_samples(unit: Unit, flow: Flow, hoists: Sequence[Hoist]) -> None:
     """`out[perm]`: positions in the whole batch would be looked up in one micro-batch."""
     named = {h.expression: h.name for h in hoists}
-    for node in ast.walk(replaced(unit.node, named)):
+    for node in nodes(replaced(unit.node, named)):
         if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load) and flow.is_fed(node.value):
             index = overlap(expression_effects(node.slice).reads, flow.indices)
             if index is not None:
@@ -101,7 +102,7 @@ def _picks_other_samples(unit: Unit, flow: Flow, hoists: Sequence[Hoist]) -> Non
 
 def _test_of_micro_batch(unit: Unit, flow: Flow, named: Sequence[Hoist]) -> None:
     """A conditional expression or a number taken from the outputs would be decided by each micro-batch alone."""
-    for node in ast.walk(unit.node):
+    for node in nodes(unit.node):
         if isinstance(node, ast.IfExp) and flow.is_fed(node.test) and flow.reaches(node.test):
             name = next(iter(sorted(expression_effects(node.test).reads & flow.reaching)), ast.unparse(node.test))
             message = (
@@ -211,7 +212,7 @@ def _between_forward_and_backward(
 ) -> None:
     if is_clearing(unit.node) or not placement.regions.get(unit):
         return
-    cleared = next((s for s in ast.walk(unit.node) if isinstance(s, ast.stmt) and is_clearing(s)), None)
+    cleared = next((s for s in nodes(unit.node) if isinstance(s, ast.stmt) and is_clearing(s)), None)
     if cleared is not None and placement.runs_in(unit, Region.AFTER) and is_before:
         message = (
             f"line {cleared.lineno}: `{head_of(cleared)}` stands inside `{head_of(unit.node)}` of line {unit.line}, "
@@ -224,7 +225,7 @@ def _between_forward_and_backward(
             f"{forward_units[0].line}) and its backward. Move it behind `backward()`."
         )
         raise Refusal(message)
-    stores_data = any(isinstance(n, ast.Attribute) and n.attr == "data" for n in ast.walk(unit.node))
+    stores_data = any(isinstance(n, ast.Attribute) and n.attr == "data" for n in nodes(unit.node))
     changes = unit.effects.mutates | {
         p for p in unit.effects.writes if "." in p
     }  # another module under the name is new

@@ -25,6 +25,7 @@ from accum_magic.cell.recognise import (
     head_of,
     is_only_detached,
     last_name,
+    nodes,
 )
 from accum_magic.cell.regions import Slice
 from accum_magic.cell.units import Unit, inside
@@ -156,7 +157,7 @@ def _is_matrix(fact: NameFact | None) -> bool:
 
 
 def _indexed_by(node: ast.AST, index: str) -> list[str]:
-    parts = [n for n in ast.walk(node) if isinstance(n, ast.Subscript) and isinstance(n.value, ast.Name)]
+    parts = [n for n in nodes(node) if isinstance(n, ast.Subscript) and isinstance(n.value, ast.Name)]
     return [n.value.id for n in parts if isinstance(n.slice, ast.Name) and n.slice.id == index]  # type: ignore[attr-defined]
 
 

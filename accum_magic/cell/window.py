@@ -12,7 +12,7 @@ from accum_magic.cell.effects import path_of, root
 from accum_magic.cell.made import placed_at
 from accum_magic.cell.parse import ParsedCell, is_function
 from accum_magic.cell.planned import PlanOptions
-from accum_magic.cell.recognise import backward_call, calls, last_name, nodes
+from accum_magic.cell.recognise import backward_call, calls, forget_nodes, last_name, nodes
 from accum_magic.cell.write_step import engine_name
 from accum_magic.errors import Refusal
 
@@ -64,6 +64,7 @@ def recount(parsed: ParsedCell, n: int, paths: frozenset[str]) -> bool:
     module = engine_name(parsed.tree)
     found = {id(node): _windowed(node, n, module, None) for node in _same(parsed.tree, set(paths))}
     _Replace(found).visit(parsed.tree)
+    _forget()
     return bool(found)
 
 
@@ -122,6 +123,7 @@ def _widen_one(loop: _Loop, n: int, module: str, options: PlanOptions) -> set[st
     dims = _dims(_item(loop.target, loop.iter), options)
     wrapped = {id(node): _windowed(node, n, module, None) for node in _same(loop.scope, paths)}
     _Replace({**wrapped, id(source): _windowed(source, n, module, dims)}).visit(loop.scope)
+    _forget()
     return paths
 
 
@@ -192,6 +194,11 @@ def _dims(target: ast.expr | None, options: PlanOptions) -> ast.expr | None:
         return None
     constants: list[ast.expr] = [ast.Constant(d) for d in dims]
     return ast.Tuple(elts=constants, ctx=ast.Load()) if isinstance(target, ast.Tuple) else constants[0]
+
+
+def _forget() -> None:
+    forget_nodes()
+    _wrappers.cache_clear()
 
 
 def _windowed(node: ast.expr, n: int, module: str, dims: ast.expr | None) -> ast.expr:
