@@ -106,14 +106,16 @@ class Definitions:
 
     def _of_text(self, node: ast.AST, depth: int) -> bool | None:
         """What a function's body or an expression uses that it does not bind itself."""
-        if any(last_name(c.func) in _BUILDS_GRAPHS for c in calls(node)) or _asks_for_gradients(node):
+        asked = [k.arg for c in calls(node) for k in c.keywords]
+        if "requires_grad" in asked or any(last_name(c.func) in _BUILDS_GRAPHS for c in calls(node)):
             return None
         own = _own_names(node)
         return _worst(self.uses(m.path, depth) for m in mentions(node) if root(m.path) not in own)
 
     def _of_class(self, node: ast.ClassDef, depth: int) -> bool | None:
         """What every object of a class has: from its bases, and from what its methods store in `self`."""
-        stored = [s.value for s in nodes(node) if isinstance(s, ast.Assign) and any(map(_is_attribute, s.targets))]
+        assigned = [s for s in nodes(node) if isinstance(s, ast.Assign)]
+        stored = [s.value for s in assigned if any(isinstance(n, ast.Attribute) for t in s.targets for n in nodes(t))]
         own = _own_names(node)
         inside = [m.path for value in (*node.bases, *stored) for m in mentions(value) if root(m.path) not in own]
         return _worst(self.uses(p, depth) for p in inside if p != "object")
@@ -199,11 +201,3 @@ def _own_names(node: ast.AST) -> frozenset[str]:
     found |= {n.name for n in inner if n is not node and isinstance(n, ast.FunctionDef | ast.ClassDef)}
     found |= {n.id for n in inner if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     return frozenset(found - outside)
-
-
-def _is_attribute(target: ast.expr) -> bool:
-    return any(isinstance(n, ast.Attribute) for n in nodes(target))
-
-
-def _asks_for_gradients(node: ast.AST) -> bool:
-    return any(k.arg == "requires_grad" for c in calls(node) for k in c.keywords)

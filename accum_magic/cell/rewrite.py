@@ -64,7 +64,7 @@ def rewrite_plan(plan: Plan, into: SplitInto) -> Rewrite:
     names.used.add(module)
     rebuild = _Rebuild(plan, into, module, names)
     tree = ast.Module(body=rebuild.statements(original.body), type_ignores=[])
-    tree = _Imports(module, frozenset(rebuild.generated)).visit(tree)
+    _import_where_read(tree, module, frozenset(rebuild.generated))
     ast.fix_missing_locations(tree)
     return Rewrite(plan, tree, tuple(dict.fromkeys([module, *rebuild.generated, *plan.parsed.named])))
 
@@ -108,34 +108,20 @@ class _Rebuild:
         return rebuilt
 
 
-class _Imports(ast.NodeTransformer):
-    """Imports the engine in every function that reads it, and in the cell where that does; generated ones see it."""
+def _import_where_read(tree: ast.Module, module: str, generated: frozenset[str]) -> None:
+    """Import the engine in every function that reads it, and in the cell where that does; generated ones see it."""
+    readers: dict[ast.AST, None] = {}
 
-    def __init__(self, module: str, generated: frozenset[str]) -> None:
-        self.module, self.generated = module, generated
-
-    def visit_Module(self, node: ast.Module) -> ast.Module:
-        self.generic_visit(node)
-        node.body = _with_import(node.body, self.module) if self._reads(node) else node.body
-        return node
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
-        self.generic_visit(node)
-        if node.name not in self.generated and self._reads(node):
-            node.body = _with_import(node.body, self.module)
-        return node
-
-    visit_AsyncFunctionDef = visit_FunctionDef  # type: ignore[assignment]  # noqa: N815
-
-    def _reads(self, node: ast.AST) -> bool:
-        """Whether a scope reads the engine's name itself."""
+    def look(node: ast.AST, scope: ast.AST) -> None:
         for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.Name) and child.id == self.module:
-                return True
-            has_own = is_function(child) and child.name not in self.generated  # type: ignore[attr-defined]
-            if not has_own and self._reads(child):
-                return True
-        return False
+            if isinstance(child, ast.Name) and child.id == module:
+                readers[scope] = None
+            has_own = is_function(child) and child.name not in generated  # type: ignore[attr-defined]
+            look(child, child if has_own else scope)
+
+    look(tree, tree)
+    for scope in readers:
+        scope.body = _with_import(scope.body, module)  # type: ignore[attr-defined]
 
 
 def _with_import(body: Sequence[ast.stmt], module: str) -> list[ast.stmt]:
