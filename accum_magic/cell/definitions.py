@@ -169,11 +169,12 @@ def _bindings(scope: ast.AST) -> dict[str, list[ast.AST | None]]:
 
 def _bound_in(scope: ast.AST) -> Iterator[tuple[str, ast.AST | None]]:
     for node in ast.iter_child_nodes(scope):
+        if isinstance(node, ast.expr):
+            yield from ((n.target.id, n.value) for n in nodes(node) if isinstance(n, ast.NamedExpr))
+            continue
         match node:
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
                 yield name, node
-                continue
-            case ast.Lambda():
                 continue
             case ast.Import(names=names) | ast.ImportFrom(names=names):
                 yield from (((a.asname or a.name).partition(".")[0], node) for a in names)
@@ -182,7 +183,6 @@ def _bound_in(scope: ast.AST) -> Iterator[tuple[str, ast.AST | None]]:
             case (
                 ast.AugAssign(target=target, value=value)
                 | ast.AnnAssign(target=target, value=value)
-                | ast.NamedExpr(target=target, value=value)
                 | ast.For(target=target, iter=value)
                 | ast.AsyncFor(target=target, iter=value)
                 | ast.withitem(optional_vars=ast.expr() as target, context_expr=value)

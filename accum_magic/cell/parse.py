@@ -99,8 +99,12 @@ class _NameLosses(ast.NodeTransformer):
     """
 
     def __init__(self, tree: ast.Module) -> None:
-        self.used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+        self.tree = tree
         self.made: list[str] = []
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        """Look for statements only."""
+        return node if isinstance(node, ast.expr) else super().generic_visit(node)
 
     def visit_Expr(self, node: ast.Expr) -> ast.Expr | list[ast.stmt]:
         several = _one_by_one(node)
@@ -119,9 +123,9 @@ class _NameLosses(ast.NodeTransformer):
         return [ast.copy_location(ast.Assign(targets=[target], value=value), node), node]
 
     def _fresh(self) -> str:
-        candidates = ("loss", *(f"loss_{i}" for i in range(2, len(self.used) + 3)))
-        name = next(c for c in candidates if c not in self.used)
-        self.used.add(name)
+        used = {n.id for n in ast.walk(self.tree) if isinstance(n, ast.Name)} | {*self.made}
+        candidates = ("loss", *(f"loss_{i}" for i in range(2, len(used) + 3)))
+        name = next(c for c in candidates if c not in used)
         self.made.append(name)
         return name
 

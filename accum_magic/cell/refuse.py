@@ -110,14 +110,13 @@ def _hook_steps(parsed: ParsedCell, call: ast.Call) -> bool:
 def _accumulates_by_hand(parsed: ParsedCell) -> None:
     for backward in parsed.backwards:
         block = backward.places[backward.block_depth]
+        counts = _counts(block.body)
         for statement in block.body:
-            counts = _counts(block.body)
             if _is_step_every_k(statement, counts):
                 what = f"`{head_of(statement)}` around the optimizer's step"
                 raise _by_hand(f"line {statement.lineno}", what, block, _factor(statement, block.body), counts)
-        words = ast.unparse(ast.Module(block.body, [])).lower()
         divisor = next((n for n in _divisors(block.body) if any(w in n.lower() for w in _ACCUMULATION_WORDS)), None)
-        if divisor is not None and words:
+        if divisor is not None:
             what = f"the loss is divided by `{divisor}`"
             raise _by_hand(f"line {backward.call.line}", what, block, divisor, frozenset())
 

@@ -114,8 +114,10 @@ def _import_where_read(tree: ast.Module, module: str, generated: frozenset[str])
 
     def look(node: ast.AST, scope: ast.AST) -> None:
         for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.Name) and child.id == module:
-                readers[scope] = None
+            if isinstance(child, ast.expr):
+                if any(isinstance(n, ast.Name) and n.id == module for n in nodes(child)):
+                    readers[scope] = None
+                continue
             has_own = is_function(child) and child.name not in generated  # type: ignore[attr-defined]
             look(child, child if has_own else scope)
 
