@@ -13,6 +13,7 @@ from accum_magic.api import rewrite
 from accum_magic.errors import AccumulateError
 
 if TYPE_CHECKING:
+    from accum_magic.engine.again import Again
     from accum_magic.engine.run import RunSummary, last_run
     from accum_magic.engine.saved import SavedTensors
     from accum_magic.engine.step import step, undo_step
@@ -23,6 +24,7 @@ __version__ = "0.1.0"
 __all__ = [
     "UNBOUND",
     "AccumulateError",
+    "Again",
     "Released",
     "RunSummary",
     "SavedTensors",
@@ -37,6 +39,7 @@ __all__ = [
 ]
 
 _ENGINE = {
+    "Again": "again",
     "RunSummary": "run",
     "last_run": "run",
     "SavedTensors": "saved",

@@ -4,31 +4,38 @@ from __future__ import annotations
 
 import ast
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 from accum_magic.cell.effects import overlap, path_of, root, statement_effects
 from accum_magic.cell.namespace import Lookup
 from accum_magic.cell.parse import ParsedCell, Place, local_names, parsed_tree
-from accum_magic.cell.recognise import contains_cross_sample, contains_draw, is_clearing, nodes
+from accum_magic.cell.recognise import (
+    DRAWS,
+    FACTORIES,
+    calls,
+    contains_cross_sample,
+    contains_draw,
+    is_clearing,
+    last_name,
+    nodes,
+)
 from accum_magic.cell.refuse import GraphCrossesError
+from accum_magic.cell.write_step import engine_name
 
+_OF_DATA = frozenset({"to", "cuda", "size", "len", "type", "float", "double", "view", "unsqueeze"})
 _OF_A_MODULE = frozenset({"parameters", "zero_grad", "train", "eval", "state_dict"})
-# A module that the update has changed is noticed, and what the second call changes of its buffers is put back.
-_PARAMETERS, _BUFFERS = "{module}.parameters()", "{module}.buffers()"
-_NOTE = ("{versions} = [_t._version for _t in ", _PARAMETERS, "]")
-_CHECK = ("if {versions} != [_t._version for _t in ", _PARAMETERS, "]:\n", "    raise {error}({message!r})")
-_KEEP = ("{buffers} = [(_t, _t.clone()) for _t in ", _BUFFERS, "]")
-_PUT_BACK = ("[_t.data.copy_(_v) for _t, _v in {buffers}]",)
-_ERROR = '__import__("accum_magic").AccumulateError'
 
 
 def computed_again(parsed: ParsedCell, found: GraphCrossesError, lookup: Lookup) -> ParsedCell | None:
     """Return the cell with the crossing value computed again above its reader; None where that isn't safe.
 
-    It is safe for a module's call on values that stay as they are; draws inside the call would be others.
+    It is safe for a module's call on values that stay as they are; what is drawn inside the call gets a name first.
     """
     places = next(b.places[: b.block_depth + 1] for b in parsed.backwards if b.call.statement is found.call.statement)
+    drawn = _drawn_inputs(found.builder)
+    if drawn and found.builder in places[-1].body:
+        return _with_named_inputs(parsed, found, drawn, places[-1].body)
     body, module = places[-1].body, _called_module(parsed, places, found.builder, lookup)
     reader = next((i for i, s in enumerate(body) if found.reader in nodes(s)), None)
     if module is None or reader is None or found.builder not in body:
@@ -38,6 +45,46 @@ def computed_again(parsed: ParsedCell, found: GraphCrossesError, lookup: Lookup)
         return None
     backward = next(i for i, s in enumerate(body) if found.call.statement in nodes(s))
     return _with_copy(parsed, found, module, (body, reader, backward))
+
+
+def _drawn_inputs(builder: ast.stmt) -> list[ast.expr]:
+    """Return the arguments of `fake = netG(torch.randn(n, 100, device=device))` that are made on the spot."""
+    match builder:
+        case ast.Assign(targets=[ast.Name()], value=ast.Call(args=args)):
+            return [a for a in args if isinstance(a, ast.Call) and all(map(_makes_data, calls(a)))]
+        case _:
+            return []
+
+
+def _makes_data(call: ast.Call) -> bool:
+    return last_name(call.func) in DRAWS | FACTORIES | _OF_DATA
+
+
+def _with_named_inputs(
+    parsed: ParsedCell, found: GraphCrossesError, drawn: list[ast.expr], old_body: list[ast.stmt]
+) -> ParsedCell:
+    """Bind what a call draws to names of its own, so that it can be called again on the same values."""
+    used = {n.id for n in nodes(parsed.tree) if isinstance(n, ast.Name)}
+    copies: dict[int, object] = {}
+    tree = copy.deepcopy(parsed.tree, copies)
+    builder = copies[id(found.builder)]
+    assert isinstance(builder, ast.Assign)  # noqa: S101 - `_drawn_inputs` has seen to it
+    assert isinstance(builder.value, ast.Call)  # noqa: S101 - the same
+    names = []
+    for argument in drawn:
+        names.append(next(_fresh(f"{found.name}_input", used)))
+        used.add(names[-1])
+        position = builder.value.args.index(copies[id(argument)])  # type: ignore[arg-type]
+        builder.value.args[position] = ast.copy_location(ast.Name(id=names[-1], ctx=ast.Load()), argument)
+    bound = [
+        ast.copy_location(ast.Assign(targets=[ast.copy_location(ast.Name(id=n, ctx=ast.Store()), a)], value=a), builder)
+        for n, a in zip(names, drawn, strict=True)
+    ]
+    copied = [copies[id(s)] for s in old_body]
+    body = next(statements for statements in _lists(tree) if statements == copied)
+    body[body.index(builder) : body.index(builder)] = bound
+    out = parsed_tree(parsed.text, tree)
+    return replace(out, named=(*parsed.named, *out.named, *names))
 
 
 def _called_module(parsed: ParsedCell, places: tuple[Place, ...], builder: ast.stmt, lookup: Lookup) -> str | None:
@@ -70,21 +117,19 @@ def _with_copy(
     parsed: ParsedCell, found: GraphCrossesError, module: str, where: tuple[list[ast.stmt], int, int]
 ) -> ParsedCell:
     old_body, reader, backward = where
-    used = {n.id for n in nodes(parsed.tree) if isinstance(n, ast.Name)}
-    versions, buffers = (next(_fresh(f"{found.name}_{word}", used)) for word in ("versions", "buffers"))
-    message = f"line {found.reader.lineno}: `{module}` was updated; compute `{found.name}` again here."
-    words = {"versions": versions, "buffers": buffers, "module": module, "error": _ERROR, "message": message}
+    engine = engine_name(parsed.tree)
+    again = next(_fresh(f"{found.name}_again", {n.id for n in nodes(parsed.tree) if isinstance(n, ast.Name)}))
     copies: dict[int, object] = {}
     tree = copy.deepcopy(parsed.tree, copies)
     copied = [copies[id(s)] for s in old_body]
     body = next(statements for statements in _lists(tree) if statements == copied)
     builder = body.index(copies[id(found.builder)])  # type: ignore[arg-type]
-    again = [*_made(_CHECK, words, found.builder), *_made(_KEEP, words, found.builder), copy.deepcopy(found.builder)]
-    body[backward + 1 : backward + 1] = _made(_PUT_BACK, words, found.call.statement)
-    body[reader:reader] = again
-    body[builder:builder] = _made(_NOTE, words, found.builder)
+    begin = f"{again}.begin({found.name!r}, {found.reader.lineno})"
+    body[backward + 1 : backward + 1] = _made(f"{again}.end()", found.call.statement)
+    body[reader:reader] = [*_made(begin, found.builder), copy.deepcopy(found.builder)]
+    body[builder:builder] = _made(f"{again} = {engine}.Again({module})", found.builder)
     out = parsed_tree(parsed.text, tree)
-    return replace(out, named=(*parsed.named, *out.named, versions, buffers))
+    return replace(out, named=(*parsed.named, *out.named, again))
 
 
 def _fresh(name: str, used: set[str]) -> Iterator[str]:
@@ -97,9 +142,9 @@ def _lists(tree: ast.AST) -> Iterator[list[ast.stmt]]:
         yield from (found for found in lists if isinstance(found, list))
 
 
-def _made(template: Sequence[str], words: dict[str, str], where: ast.stmt) -> list[ast.stmt]:
-    """Return generated statements, in the place of the user's statement they stand for."""
-    made = ast.parse("".join(template).format(**words)).body
+def _made(text: str, where: ast.stmt) -> list[ast.stmt]:
+    """Return a generated statement, in the place of the user's statement it stands for."""
+    made = ast.parse(text).body
     for part in (n for s in made for n in ast.walk(s) if hasattr(n, "lineno")):
         ast.copy_location(part, where)
     return made

@@ -50,10 +50,40 @@ class FunctionRewrite:
 
     @property
     def source(self) -> str:
-        """Its definition as text; a method's is put into its class by a line below."""
+        """Its definition as text that can be pasted; a line below puts a method into its class.
+
+        What a function closes over cannot be pasted: a comment says where it stands.
+        """
         text = self.rewrite.source
         owner, _, name = self.name.rpartition(".")
-        return f"{text}{owner}.{name} = {name}\n" if owner else text
+        if owner:
+            definition = copy.deepcopy(self.rewrite.tree.body[-1])
+            text = ast.unparse(_OutsideOfClass(owner, definition).visit(definition)) + "\n"
+            return f"{text}{owner}.{name} = {name}\ndel {name}\n"
+        around = self.function.__qualname__.partition(".<locals>")[0]
+        closed = ", ".join(self.function.__code__.co_freevars)
+        return f"# `{name}` stands in `{around}`, which gives it {closed}\n{text}" if closed else text
+
+
+class _OutsideOfClass(ast.NodeTransformer):
+    """Writes a method so that it means the same outside of its class: `super()` and `__private` names."""
+
+    def __init__(self, owner: str, definition: ast.stmt) -> None:
+        self.owner = owner
+        arguments = [n.arg for n in ast.walk(definition) if isinstance(n, ast.arg)]
+        self.itself = arguments[0] if arguments else "self"
+
+    def visit_Call(self, node: ast.Call) -> ast.Call:
+        self.generic_visit(node)
+        if isinstance(node.func, ast.Name) and node.func.id == "super" and not node.args:
+            node.args = [ast.parse(text, mode="eval").body for text in (self.owner, self.itself)]
+        return node
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.Attribute:
+        self.generic_visit(node)
+        if node.attr.startswith("__") and not node.attr.endswith("__"):
+            node.attr = f"_{self.owner.rpartition('.')[2].lstrip('_')}{node.attr}"
+        return node
 
 
 def rewrite_plan(plan: Plan, into: SplitInto) -> Rewrite:

@@ -1,4 +1,4 @@
-# `fake` is made once, for the discriminator's step and for the generator's, with an update between.  idiom: crosses-updates
+# `fake` is made once of noise drawn in the call, for the discriminator's step and the generator's: it is made anew.  idiom: crosses-updates
 # %% setup
 import torch
 from torch import nn
@@ -21,6 +21,3 @@ for real in batches:
     loss_g = bce(D(fake), ones)
     loss_g.backward()
     opt_g.step()
-# %% refused
-# line 9
-# `fake`
