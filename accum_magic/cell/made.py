@@ -1,4 +1,4 @@
-"""Nodes of the rewritten cell that are no user's: small makers, and where they say they stand."""
+"""What of the rewritten cell is no user's: free names, small makers of nodes, and where those say they stand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,32 @@ from typing import TypeVar
 from accum_magic.cell.effects import path_of
 from accum_magic.cell.recognise import nodes
 
+ENGINE = "accum_magic"
 Node = TypeVar("Node", bound=ast.AST)
+
+
+class FreshNames:
+    """Plain identifiers that the cell does not use."""
+
+    def __init__(self, tree: ast.AST) -> None:
+        self.used = {n.id for n in nodes(tree) if isinstance(n, ast.Name)}
+        self.used |= {n.arg for n in nodes(tree) if isinstance(n, ast.arg)}
+        self.used |= {n.name for n in nodes(tree) if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+
+    def make(self, name: str, *, free: bool = False) -> str:
+        """Return `name`, or the first variation of it that is not used."""
+        candidate, count = name, 1
+        while candidate in self.used and not free:
+            count += 1
+            candidate = f"{name}_{count}"
+        self.used.add(candidate)
+        return candidate
+
+
+def engine_name(tree: ast.AST) -> str:
+    """Return the name under which a rewritten text knows the engine."""
+    binds = any(isinstance(n, ast.Name) and n.id == ENGINE and isinstance(n.ctx, ast.Store) for n in nodes(tree))
+    return FreshNames(tree).make(ENGINE, free=not binds)
 
 
 class UndoBeforeJump(ast.NodeTransformer):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from accum_magic.cell.effects import overlap, path_of, root, statement_effects
+from accum_magic.cell.made import engine_name
 from accum_magic.cell.namespace import Lookup
 from accum_magic.cell.parse import ParsedCell, Place, local_names, parsed_tree
 from accum_magic.cell.recognise import (
@@ -21,7 +22,6 @@ from accum_magic.cell.recognise import (
     nodes,
 )
 from accum_magic.cell.refuse import GraphCrossesError
-from accum_magic.cell.write_step import engine_name
 
 _OF_DATA = frozenset({"to", "cuda", "size", "len", "type", "float", "double", "view", "unsqueeze"})
 _OF_A_MODULE = frozenset({"parameters", "zero_grad", "train", "eval", "state_dict"})

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from types import FunctionType
 
-from accum_magic.cell.made import Node, placed_at
+from accum_magic.cell.made import ENGINE, FreshNames, Node, engine_name, placed_at
 from accum_magic.cell.parse import is_function
 from accum_magic.cell.planned import Plan
 from accum_magic.cell.recognise import nodes
-from accum_magic.cell.write_step import ENGINE, FreshNames, SplitInto, StepWriter, engine_name
+from accum_magic.cell.write_step import SplitInto, StepWriter
 
 
 @dataclass(frozen=True, slots=True)

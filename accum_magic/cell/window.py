@@ -9,11 +9,10 @@ from functools import lru_cache
 
 from accum_magic.cell.batch import binds_data
 from accum_magic.cell.effects import path_of, root
-from accum_magic.cell.made import placed_at
+from accum_magic.cell.made import engine_name, placed_at
 from accum_magic.cell.parse import ParsedCell, is_function
 from accum_magic.cell.planned import PlanOptions
 from accum_magic.cell.recognise import backward_call, calls, forget_nodes, last_name, nodes
-from accum_magic.cell.write_step import engine_name
 from accum_magic.errors import Refusal
 
 # they hand on one batch for each of the loader's: what they wrap is the loader

@@ -11,6 +11,7 @@ from accum_magic.cell.branches import answered
 from accum_magic.cell.effects import overlap
 from accum_magic.cell.hoist import rebuilt
 from accum_magic.cell.made import (
+    FreshNames,
     Node,
     UndoBeforeJump,
     is_detach,
@@ -26,8 +27,6 @@ from accum_magic.cell.recognise import BackwardCall, backward_call, is_only_deta
 from accum_magic.cell.regions import Region, exports_above
 from accum_magic.cell.units import Fork, Unit, project
 
-ENGINE = "accum_magic"
-
 
 @dataclass(frozen=True, slots=True)
 class SplitInto:
@@ -36,30 +35,6 @@ class SplitInto:
     n: int | None = None
     size: int | None = None
     window: bool = False  # the batch is `n` loader batches together, and is split at their borders
-
-
-class FreshNames:
-    """Plain identifiers that the cell does not use."""
-
-    def __init__(self, tree: ast.AST) -> None:
-        self.used = {n.id for n in nodes(tree) if isinstance(n, ast.Name)}
-        self.used |= {n.arg for n in nodes(tree) if isinstance(n, ast.arg)}
-        self.used |= {n.name for n in nodes(tree) if isinstance(n, ast.FunctionDef | ast.ClassDef)}
-
-    def make(self, name: str, *, free: bool = False) -> str:
-        """Return `name`, or the first variation of it that is not used."""
-        candidate, count = name, 1
-        while candidate in self.used and not free:
-            count += 1
-            candidate = f"{name}_{count}"
-        self.used.add(candidate)
-        return candidate
-
-
-def engine_name(tree: ast.AST) -> str:
-    """Return the name under which a rewritten text knows the engine."""
-    binds = any(isinstance(n, ast.Name) and n.id == ENGINE and isinstance(n.ctx, ast.Store) for n in nodes(tree))
-    return FreshNames(tree).make(ENGINE, free=not binds)
 
 
 class StepWriter:
