@@ -13,7 +13,7 @@ from accum_magic.cell import refuse
 from accum_magic.cell.namespace import nothing_known
 from accum_magic.cell.parse import ParsedCell, parse
 from accum_magic.cell.plan import plan
-from accum_magic.cell.planned import Plan, StepPlan
+from accum_magic.cell.planned import Plan
 from accum_magic.cell.recognise import trains
 from accum_magic.cell.rewrite import FunctionRewrite, Rewrite, rewrite_plan
 from accum_magic.cell.window import handed, is_backward, is_mention, no_loader, recount, widen
@@ -83,7 +83,7 @@ def rewrite_with(
             refuse.whole_cell(parsed, nothing_known, options.into.n)
         refuse.unknown_batch_names(options.plan.named, refuse.names_used(parsed))
         if options.into.window:
-            _widened(parsed, (), options)
+            _widened(parsed, (), options, some_train=True)
         return rewrite_plan(plan(parsed, options.plan), options.into)
     from accum_magic.follow import follow
     from accum_magic.namespace import describe
@@ -94,17 +94,15 @@ def rewrite_with(
         refuse.whole_cell(parsed, lookup, options.into.n, unreadable)
     used = frozenset().union(*(refuse.names_used(p) for p in (parsed, *(f.parsed for f in followed))))
     refuse.unknown_batch_names(options.plan.named, used)
-    callers = _widened(parsed, followed, options) if options.into.window else []
-    functions = [f for one in followed if (f := _followed(one, options, name_of_file, is_alone=not parsed.backwards))]
-    functions += [_function(one, options, name_of_file, ()) for one in callers]
-    if parsed.backwards:
-        rewritten = rewrite_plan(plan(parsed, options.plan, lookup), options.into)
-    else:
-        rewritten = rewrite_plan(Plan(parsed, options.plan, ()), options.into)
-    return replace(rewritten, functions=tuple(functions))
+    some_train = bool(parsed.backwards) or any(trains(f.parsed.tree) for f in followed)
+    callers = _widened(parsed, followed, options, some_train=some_train) if options.into.window else []
+    functions = [f for one in followed if (f := _followed(one, options, name_of_file, some_train=some_train))]
+    functions += [_function(one, Plan(one.parsed, options.plan, ()), options, name_of_file) for one in callers]
+    planned = plan(parsed, options.plan, lookup) if parsed.backwards else Plan(parsed, options.plan, ())
+    return replace(rewrite_plan(planned, options.into), functions=tuple(functions))
 
 
-def _widened(parsed: ParsedCell, followed: Sequence[Followed], options: Options) -> list[Followed]:
+def _widened(parsed: ParsedCell, followed: Sequence[Followed], options: Options, *, some_train: bool) -> list[Followed]:
     """Put windows in the place of the loaders; return functions without a step of their own that hold such a loader.
 
     The loop over the loader may stand in the function of the step, or in one that calls it, or in the cell.
@@ -115,6 +113,8 @@ def _widened(parsed: ParsedCell, followed: Sequence[Followed], options: Options)
     if parsed.backwards and widen(parsed, n, options.plan, is_backward) is None:
         raise no_loader(parsed.backwards[0].call.line, n)
     for one in followed:
+        if some_train and not trains(one.parsed.tree):
+            continue
         text: Followed | None = one
         is_step: Callable[[ast.AST], bool] = is_backward
         while (paths := widen(parsed if text is None else text.parsed, n, options.plan, is_step)) is None:
@@ -132,29 +132,26 @@ def _widened(parsed: ParsedCell, followed: Sequence[Followed], options: Options)
 
 
 def _followed(
-    one: Followed, options: Options, name_of_file: Callable[[str], str], *, is_alone: bool
+    one: Followed, options: Options, name_of_file: Callable[[str], str], *, some_train: bool
 ) -> FunctionRewrite | None:
     """Rewrite a function that a cell calls.
 
-    None for one that back-propagates without updating anything, such as a saliency map's, beside a cell's own step.
+    None for one that only back-propagates, such as a saliency map's, where something else trains.
     """
     from accum_magic.namespace import describe
 
     try:
         asked = options.plan.within(refuse.names_used(one.parsed))
-        steps = plan(one.parsed, asked, describe(one.names)).steps
+        planned = plan(one.parsed, asked, describe(one.names))
     except Refusal as refusal:
-        if not is_alone and not trains(one.parsed.tree):
+        if some_train and not trains(one.parsed.tree):
             return None
         where = name_of_file(one.function.__code__.co_filename)
         message = f"{one.called_in} calls `{one.function.__qualname__}` ({where}), and there {refusal}"
         raise Refusal(message) from None
-    return _function(one, replace(options, plan=asked), name_of_file, steps)
+    return _function(one, planned, options, name_of_file)
 
 
-def _function(
-    one: Followed, options: Options, name_of_file: Callable[[str], str], steps: tuple[StepPlan, ...]
-) -> FunctionRewrite:
+def _function(one: Followed, planned: Plan, options: Options, name_of_file: Callable[[str], str]) -> FunctionRewrite:
     where = name_of_file(one.function.__code__.co_filename)
-    rewritten = rewrite_plan(Plan(one.parsed, options.plan, steps), options.into)
-    return FunctionRewrite(one.function, where, one.called_in, rewritten)
+    return FunctionRewrite(one.function, where, one.called_in, rewrite_plan(planned, options.into))
