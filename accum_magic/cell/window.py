@@ -45,12 +45,15 @@ def widen(
     """
     module = engine_name(parsed.tree)
     found: set[str] = set()
-    around = list(_around(parsed.tree, is_step, (), parsed.tree))
-    for loop in around:
+    count = len(list(_around(parsed.tree, is_step, (), parsed.tree)))
+    for position in range(count):
+        loop = list(_around(parsed.tree, is_step, (), parsed.tree))[
+            position
+        ]  # anew: the one before may share its loader
         if loop is None:
             return None
         found |= _widen_one(loop, n, module, options)
-    return frozenset(found) if around else None
+    return frozenset(found) if count else None
 
 
 def recount(parsed: ParsedCell, n: int, paths: frozenset[str]) -> bool:
