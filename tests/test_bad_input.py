@@ -159,6 +159,12 @@ def test_a_syntax_error_is_the_users_own_at_the_users_line(shell, body, line, te
     assert (error.msg, error.lineno, error.offset, error.text) == (plain.msg, plain.lineno, plain.offset, plain.text)
 
 
+def test_a_window_takes_n(shell):
+    assert message_of(shell, f"%%accumulate --size 4 --window\n{TRAIN}") == (
+        "--window puts N loader batches together, found --size 4. Write %%accumulate 4 --window."
+    )
+
+
 def test_no_backward(shell):
     assert message_of(shell, "%%accumulate 4\nran.append(1)\nmodel(X)") == (
         "no `.backward()` in this cell, nor in a function of the notebook that it calls, so there is no training step "
