@@ -137,9 +137,12 @@ class Naming:
                 found = {**dict.fromkeys(unit.effects.writes, *dims), **found}
         return found
 
-    def dims(self, names: BatchNames) -> tuple[tuple[str, int], ...]:
-        """Batch dimensions other than 0: those the user names, and those that a change of axes or a size shows."""
-        found = dict(self.options.dims)
+    def dims(self, names: BatchNames) -> tuple[tuple[str, int | None], ...]:
+        """Batch dimensions other than 0: those the user names, and those that a change of axes or a size shows.
+
+        None where a function has made the value of a batch that is not in front: its own shape tells.
+        """
+        found: dict[str, int | None] = dict(self.options.dims)
         before = [u for u in self.cut.units[: self.cut.last + 1] if self.placement.runs_in(u, Region.BEFORE)]
         sizes = frozenset(n for u in before if is_shape_read_unit(u, self.flow.is_fed) for n in u.effects.writes)
         for unit in before:
@@ -148,13 +151,16 @@ class Naming:
                 moved = moves_axes(unit.node)
                 dim = moved_batch_dim(value) if moved else size_dim(value, sizes) if value is not None else None
                 inherited = {found.get(p, found.get(root(p), 0)) for p in unit.effects.reads} - {0}
+                if dim is None and inherited and isinstance(value, ast.Call) and isinstance(value.func, ast.Name):
+                    found[name] = None
+                    continue
                 if dim is None and inherited and not moved:
                     dim = inherited.pop() if len(inherited) == 1 and keeps_axes(value) else None
                     moved = dim is None
                 if moved and dim is None:
                     raise refuse_step.batch_moved(unit, name)
                 found[name] = dim or 0
-        return tuple((name, dim) for name, dim in found.items() if dim)
+        return tuple((name, dim) for name, dim in found.items() if dim != 0)
 
     def _strict_sources(self) -> frozenset[str]:
         """The loader's names and what has been unpacked from them."""

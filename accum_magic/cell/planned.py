@@ -58,7 +58,7 @@ class StepPlan:
     conditions: tuple[tuple[Fork, ...], ...]  # the branches under which the backwards run; none where they always do
     awaited: frozenset[ast.stmt]  # `if`s around a backward that test the full loss: they are asked after the loop
     batch: BatchNames
-    dims: tuple[tuple[str, int], ...]  # batch dimensions that are not 0
+    dims: tuple[tuple[str, int | None], ...]  # batch dimensions that are not 0; None where the value's shape tells
     read: tuple[str, ...]
     unread: tuple[str, ...]
     unknown_callees: frozenset[str]

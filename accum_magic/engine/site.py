@@ -34,7 +34,8 @@ class Site:
     line: int
     loose: tuple[str, ...]
     fixed: tuple[str, ...]
-    dims: Mapping[str, int]
+    dims: Mapping[str, int | None]
+    found_dims: dict[str, int] = field(default_factory=dict)  # by shape, where no line of the cell tells
     divided: tuple[str, ...] | None = None  # names that are split, decided at the first step
     absent: tuple[str, ...] = ()  # names that were None when it was decided
     facts: StepFacts | None = None
@@ -45,7 +46,7 @@ class Site:
 
     def dim(self, name: str) -> int:
         """Return the batch dimension of a name."""
-        return self.dims.get(name, 0)
+        return self.dims.get(name) or self.found_dims.get(name, 0)
 
     def samples(self, batch: Mapping[str, Any]) -> int:
         """Return the number of samples of a step, and decide at the first step which names are split.
@@ -101,12 +102,27 @@ class Site:
             self._check_list(name, batch[name])
         counts = {n: c for n in strict if (c := self._rows(n, batch[n])) is not None}
         samples = next(iter(counts.values()), None)
+        for name in (n for n, dim in self.dims.items() if dim is None and n in batch):
+            self.found_dims[name] = self._dim_by_shape(name, batch[name], samples)
         for name in self.fixed:
             self._check_fixed(name, batch[name], samples, next(iter(counts), ""), batch)
         loose = [n for n in self.loose if self._matches(n, batch[n], samples)]
         for name in (*strict, *loose):
             self._check_graph(name, batch[name])
         return (*strict, *loose)
+
+    def _dim_by_shape(self, name: str, value: object, samples: int | None) -> int:
+        """Return the dimension with as many values as samples; one that the value has not where there is none."""
+        shape = getattr(value, "shape", ())
+        found = [dim for dim, size in enumerate(shape) if size == samples]
+        if len(found) > 1:
+            message = (
+                f"line {self.line}: `{name}` has the shape {tuple(shape)}, and which dimension is the batch of "
+                f"{samples} cannot be told. Say it: %%accumulate 4 --dim {name}={found[-1]}, or --dim "
+                f"{name}={len(shape)} if it has none."
+            )
+            raise BatchError(message)
+        return found[0] if found else len(shape)
 
     def _matches(self, name: str, value: object, samples: int | None) -> bool:
         try:

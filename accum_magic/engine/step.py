@@ -26,7 +26,7 @@ def step(  # noqa: PLR0913 - each is what the rewritten cell has to say
     n: int | None = None,
     size: int | None = None,
     window: bool = False,
-    dims: Mapping[str, int] | None = None,
+    dims: Mapping[str, int | None] | None = None,
     loose: tuple[str, ...] = (),
     fixed: tuple[str, ...] = (),
     read: tuple[str, ...] = (),
@@ -44,7 +44,7 @@ def step(  # noqa: PLR0913 - each is what the rewritten cell has to say
         n: Number of micro-batches, at most one per sample.
         size: Samples per micro-batch at most, in place of `n`.
         window: The batch is a window of loader batches; they are its micro-batches.
-        dims: Batch dimension of a name where it is not 0.
+        dims: Batch dimension of a name where it is not 0; None where it is the one with as many values as samples.
         loose: Names that are split only if they have as many rows as the batch.
         fixed: Names that are handed over whole.
         read: Names of the values that are read later: losses are recombined, outputs joined.
@@ -135,7 +135,7 @@ def _site_of(
     micro_step: Callable[..., Outcome],
     loose: tuple[str, ...],
     fixed: tuple[str, ...],
-    dims: Mapping[str, int],
+    dims: Mapping[str, int | None],
 ) -> Site:
     code = micro_step.__code__
     site = run.sites.get(code)
