@@ -29,6 +29,10 @@ _WRAPPERS = frozenset(
 _NOT_DATA = frozenset({"range", "trange", "parameters", "named_parameters", "modules", "children", "items", "keys"})
 _TARGET_KEYWORDS = frozenset({"target", "targets", "label", "labels", "input", "input_ids", "x", "y"})
 _POSITIONS = frozenset({"randperm", "permutation", "choice", "multinomial", "sample", "shuffle"})
+_OF_NO_BATCH = frozenset(
+    {"parameters", "named_parameters", "train", "eval", "zero_grad", "forward", "encode", "decode", "step", "scale",
+     "state_dict"}
+)  # fmt: skip
 _NEVER_DATA = frozenset({"self", "cls", "device"})
 _MOVES = frozenset(
     {"to", "cuda", "cpu", "float", "double", "long", "int", "bool", "half", "type", "contiguous", "clone"}
@@ -117,12 +121,12 @@ def callees(within: Iterable[ast.AST]) -> frozenset[str]:
     for node in within:
         for call in calls(node):
             match call.func:
-                case ast.Name(id=name):
+                case ast.Name(id=name) | ast.Subscript(value=ast.Name(id=name)):
                     found.add(name)
-                case ast.Attribute(attr=attr, value=ast.Name(id=name)) if attr in {
-                    "parameters", "named_parameters", "train", "eval", "zero_grad", "forward", "encode", "decode",
-                    "step", "scale", "state_dict",
-                }:  # fmt: skip
+                case (
+                    ast.Attribute(attr=attr, value=ast.Name(id=name))
+                    | ast.Attribute(attr=attr, value=ast.Subscript(value=ast.Name(id=name)))
+                ) if attr in _OF_NO_BATCH:
                     found.add(name)
     return frozenset(found)
 
@@ -178,7 +182,7 @@ def samples_itself(units: Iterable[Unit], inputs: frozenset[str], lookup: Lookup
 
 
 def _takes_a_batch(value: ast.expr, inputs: Collection[str], lookup: Lookup) -> bool:
-    if any(last_name(c.func) in DRAWS and not _is_sized_by_data(c, inputs) for c in calls(value)):
+    if any(last_name(c.func) in DRAWS and not (_is_sized_by_data(c, inputs) or _is_coin(c)) for c in calls(value)):
         return True
     for part in nodes(value):
         match part:
@@ -189,6 +193,13 @@ def _takes_a_batch(value: ast.expr, inputs: Collection[str], lookup: Lookup) -> 
             case ast.Subscript(value=ast.Name(), slice=ast.Name()):
                 return True
     return _is_source_call(value, inputs, lookup)
+
+
+def _is_coin(draw: ast.Call) -> bool:
+    """Whether a single number is drawn: `random.random()`, `torch.rand(1)`, `np.random.rand()`."""
+    of_random = path_of(draw.func) in {f"random.{name}" for name in ("random", "uniform", "gauss", "randint")}
+    is_one = [isinstance(a, ast.Constant) and a.value == 1 for a in draw.args] == [True]
+    return of_random or (last_name(draw.func) in {"rand", "randn", "random", "uniform"} and (not draw.args or is_one))
 
 
 def _is_sized_by_data(draw: ast.Call, inputs: Collection[str]) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from accum_magic.cell.batch import callees
 from accum_magic.cell.effects import bound_names, overlaps, path_of, root
 from accum_magic.cell.frameworks import framework_call
+from accum_magic.cell.made import ENGINE
 from accum_magic.cell.namespace import Lookup
 from accum_magic.cell.parse import ParsedCell, Place
 from accum_magic.cell.planned import StepPlan
@@ -115,7 +116,7 @@ def _accumulates_by_hand(parsed: ParsedCell) -> None:
             if _is_step_every_k(statement, counts):
                 what = f"`{head_of(statement)}` around the optimizer's step"
                 raise _by_hand(f"line {statement.lineno}", what, block, _factor(statement, block.body), counts)
-        divisor = next((n for n in _divisors(block.body) if any(w in n.lower() for w in _ACCUMULATION_WORDS)), None)
+        divisor = next((ast.unparse(n) for n in _divisors(block.body) if _is_named_after_accumulation(n)), None)
         if divisor is not None:
             what = f"the loss is divided by `{divisor}`"
             raise _by_hand(f"line {backward.call.line}", what, block, divisor, frozenset())
@@ -192,11 +193,18 @@ def _hook_of_earlier_cell(parsed: ParsedCell, lookup: Lookup) -> None:
             raise Refusal(message)
 
 
-def _divisors(body: Sequence[ast.stmt]) -> Iterator[str]:
+def _divisors(body: Sequence[ast.stmt]) -> Iterator[ast.expr]:
     for statement in body:
         for node in nodes(statement):
             if isinstance(node, ast.BinOp | ast.AugAssign) and isinstance(node.op, ast.Div):
-                yield ast.unparse(node.right if isinstance(node, ast.BinOp) else node.value)
+                yield node.right if isinstance(node, ast.BinOp) else node.value
+
+
+def _is_named_after_accumulation(divisor: ast.expr) -> bool:
+    names = {
+        n.id if isinstance(n, ast.Name) else n.attr for n in nodes(divisor) if isinstance(n, ast.Name | ast.Attribute)
+    }
+    return any(word in name.lower() for name in names - {ENGINE} for word in _ACCUMULATION_WORDS)
 
 
 def several_updates_in_one_statement(call: BackwardCall, around: ast.stmt) -> Refusal:

@@ -22,7 +22,7 @@ _MOST_NAMED = 4
 class Attempt:
     """What the probe could not run, and all that is needed to find out why."""
 
-    line: int
+    where: str  # the line, and its function
     micro_step: Callable[..., object]
     batch: Mapping[str, Any]
     first: Sequence[Any]
@@ -64,14 +64,14 @@ class Attempt:
 
     def _needs_all(self, error: Exception) -> str:
         return (
-            f"line {self.line}: the step fails on {self.sizes[0]} of the batch's {sum(self.sizes)} samples "
+            f"{self.where}: the step fails on {self.sizes[0]} of the batch's {sum(self.sizes)} samples "
             f"({_told(error)}), while the plain cell runs on all of them. Something in it needs the whole batch: a "
             f"fixed size, or an operation across samples. {self._split()}, or run the plain cell."
         )
 
     def _too_few(self, error: Exception) -> str:
         return (
-            f"line {self.line}: the step fails on {self.probed[0]} or {self.probed[1]} samples ({_told(error)}), on "
+            f"{self.where}: the step fails on {self.probed[0]} or {self.probed[1]} samples ({_told(error)}), on "
             f"which accum_magic measures how micro-batches add up. {self._split()}, let it accept so few, or run "
             "the plain cell."
         )

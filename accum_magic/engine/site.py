@@ -32,6 +32,7 @@ class Site:
     """One `step` call of the rewritten code."""
 
     line: int
+    function: str  # of another cell, in which the step stands; empty for one of the cell itself
     loose: tuple[str, ...]
     fixed: tuple[str, ...]
     dims: Mapping[str, int | None]
@@ -43,6 +44,11 @@ class Site:
     targets: dict[int, Targets | None] = field(default_factory=dict)  # by root
     reasons: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def where(self) -> str:
+        """The line, and the function it stands in where that is another cell's."""
+        return f"line {self.line} of `{self.function}`" if self.function else f"line {self.line}"
 
     def dim(self, name: str) -> int:
         """Return the batch dimension of a name."""
@@ -76,7 +82,7 @@ class Site:
         except UnequalRows as error:
             counts = " and ".join(f"`{name}{k}` has {c} rows" for k, c in zip(error.keys, error.counts, strict=True))
             message = (
-                f"line {self.line}: unequal batch sizes: {counts}. If only some of them are the batch, name them: "
+                f"{self.where}: unequal batch sizes: {counts}. If only some of them are the batch, name them: "
                 f'%%accumulate 4 --batch "{name}{error.keys[0]}"'
             )
             raise BatchError(message) from None
@@ -90,7 +96,7 @@ class Site:
         ragged = len(shapes) > 1 and {len(s) for s in shapes} == {image_dimensions}
         if ragged or all(isinstance(v, dict) for v in value):
             message = (
-                f"line {self.line}: `{name}` is a list with one entry per sample ({len(value)} entries), which "
+                f"{self.where}: `{name}` is a list with one entry per sample ({len(value)} entries), which "
                 "cannot be "
                 "split along a dimension. Stack it into one tensor, or run this cell without %%accumulate."
             )
@@ -117,7 +123,7 @@ class Site:
         found = [dim for dim, size in enumerate(shape) if size == samples]
         if len(found) > 1:
             message = (
-                f"line {self.line}: `{name}` has the shape {tuple(shape)}, and which dimension is the batch of "
+                f"{self.where}: `{name}` has the shape {tuple(shape)}, and which dimension is the batch of "
                 f"{samples} cannot be told. Say it: %%accumulate 4 --dim {name}={found[-1]}, or --dim "
                 f"{name}={len(shape)} if it has none."
             )
@@ -136,7 +142,7 @@ class Site:
         unit = "values" if value.ndim == 1 else "rows"
         main_unit = "values" if getattr(batch[main], "ndim", 2) == 1 else "rows"
         message = (
-            f"line {self.line}: `{name}` ({value.shape[0]} {unit}) and `{main}` ({samples} {main_unit}) could both be "
+            f"{self.where}: `{name}` ({value.shape[0]} {unit}) and `{main}` ({samples} {main_unit}) could both be "
             f"the batch.\nSay which: %%accumulate 4 --batch {main}"
         )
         raise BatchError(message)
@@ -144,7 +150,7 @@ class Site:
     def _check_graph(self, name: str, value: object) -> None:
         if isinstance(value, torch.Tensor) and value.grad_fn is not None and value.ndim > self.dim(name):
             message = (
-                f"line {self.line}: the graph behind `{name}` was built before this step's micro-batches. Compute "
+                f"{self.where}: the graph behind `{name}` was built before this step's micro-batches. Compute "
                 f"`{name}` in the same cell, between the batch and the loss, or detach it."
             )
             raise BatchError(message)
@@ -153,7 +159,7 @@ class Site:
         main, *others = found
         other = next(n for n in others if found[n] != found[main])
         return (
-            f"line {self.line}: unequal batch sizes: `{main}` has {found[main]} rows and `{other}` has {found[other]}. "
+            f"{self.where}: unequal batch sizes: `{main}` has {found[main]} rows and `{other}` has {found[other]}. "
             f"If only one of them is the batch, say so: %%accumulate 4 --batch {main}; if the batch is another "
             f"dimension, name it: --dim {other}=1"
         )
@@ -161,7 +167,7 @@ class Site:
     def _nothing(self, batch: Mapping[str, Any]) -> str:
         kinds = ", ".join(f"`{n}` is a {type(v).__name__}" for n, v in batch.items() if n not in self.fixed)
         return (
-            f"line {self.line}: found nothing to split: {kinds or 'no batch'}. Name the tensors that hold the batch: "
+            f"{self.where}: found nothing to split: {kinds or 'no batch'}. Name the tensors that hold the batch: "
             "%%accumulate 4 --batch x,y (or an expression, --batch batch.text)"
         )
 
@@ -200,7 +206,7 @@ class Site:
             first = [column[0] for column in self.pieces(batch, sizes)]
             probed = (PROBE_SAMPLES, PROBE_SAMPLES + 1)
             sources = self._sources(micro_step, batch)
-            Attempt(self.line, micro_step, batch, first, sizes, self.divided or (), probed, sources).explain(failure)
+            Attempt(self.where, micro_step, batch, first, sizes, self.divided or (), probed, sources).explain(failure)
         self._check_values(facts, read)
         self.facts = facts
         # that every target counts is no longer taken on trust: it is looked at in every step
@@ -223,7 +229,7 @@ class Site:
                     else "In place of it, return the predictions, or compute it after the step."
                 )
                 message = (
-                    f"line {self.line}: `{name}` is read after the step but cannot be put together from its "
+                    f"{self.where}: `{name}` is read after the step but cannot be put together from its "
                     f"micro-batches: {bad.reason}. {way_out}"
                 )
                 raise BatchError(message)

@@ -17,6 +17,7 @@ from accum_magic.engine.weights import parameters_of
 from accum_magic.engine.window import borders
 
 _UNDO: list[SetAside] = []
+_AROUND = "around"  # in a function of this name `accum_magic.bind` compiles those of other cells
 
 
 def step(  # noqa: PLR0913 - each is what the rewritten cell has to say
@@ -140,8 +141,14 @@ def _site_of(
     code = micro_step.__code__
     site = run.sites.get(code)
     if site is None:
-        site = run.sites[code] = Site(_first_line(code), loose, fixed, dims)
+        site = run.sites[code] = Site(_first_line(code), _function_of(code), loose, fixed, dims)
     return site
+
+
+def _function_of(code: CodeType) -> str:
+    """Return the function of another cell that a micro step stands in, as `accum_magic.bind` has compiled it."""
+    outer, _, rest = code.co_qualname.partition(".<locals>.")
+    return rest.rpartition(".<locals>.")[0] if outer == _AROUND else ""
 
 
 def _first_line(code: CodeType) -> int:
