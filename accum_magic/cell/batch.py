@@ -26,7 +26,9 @@ from accum_magic.errors import Refusal
 _WRAPPERS = frozenset(
     {"tqdm", "track", "islice", "iter", "list", "notebook_tqdm", "progress_bar", "trange", "prefetch", "window"}
 )
-_NOT_DATA = frozenset({"range", "trange", "parameters", "named_parameters", "modules", "children", "items", "keys"})
+_NOT_DATA = frozenset(
+    {"range", "trange", "count", "parameters", "named_parameters", "modules", "children", "items", "keys"}
+)
 _TARGET_KEYWORDS = frozenset({"target", "targets", "label", "labels", "input", "input_ids", "x", "y"})
 _POSITIONS = frozenset({"randperm", "permutation", "choice", "multinomial", "sample", "shuffle"})
 _OF_NO_BATCH = frozenset(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -118,15 +118,29 @@ def _taken(scope: ast.AST) -> _Loop | None:
 
 
 def _widen_one(loop: _Loop, n: int, module: str, options: PlanOptions) -> set[str]:
-    source = _peeled(loop.iter, loop.scope)
-    if isinstance(source, ast.Call) and last_name(source.func) == "window":
-        return set()  # another step of the same loop
-    paths = {p for s in _sources_in(source) if (p := path_of(s)) is not None}
-    dims = _dims(_item(loop.target, loop.iter), options)
-    wrapped = {id(node): _windowed(node, n, module, None) for node in _same(loop.scope, paths)}
-    _Replace({**wrapped, id(source): _windowed(source, n, module, dims)}).visit(loop.scope)
+    sources = _sources(loop)
+    wrapped = {id(s): _windowed(s, n, module, _dims(t, options)) for t, s in sources if not _is_window(s)}
+    paths = {p for _, s in sources if (p := path_of(s)) is not None}
+    same = {id(node): _windowed(node, n, module, None) for node in _same(loop.scope, paths)}
+    _Replace({**same, **wrapped}).visit(loop.scope)
     _forget()
     return paths
+
+
+def _is_window(node: ast.expr) -> bool:
+    """Whether another step of the same loop has widened a loader already."""
+    return isinstance(node, ast.Call) and last_name(node.func) == "window"
+
+
+def _sources(loop: _Loop) -> list[tuple[ast.expr, ast.expr]]:
+    """Return what yields the batches, each with what they are bound to: several loaders of a `zip`."""
+    source, item = _peeled(loop.iter, loop.scope), _item(loop.target, loop.iter)
+    is_zip = isinstance(source, ast.Call) and last_name(source.func) == "zip"
+    if not is_zip or any(isinstance(a, ast.Starred) for a in source.args):  # type: ignore[attr-defined]
+        return [(item, source)]
+    args: list[ast.expr] = source.args  # type: ignore[attr-defined]
+    targets = item.elts if isinstance(item, ast.Tuple) and len(item.elts) == len(args) else [item] * len(args)
+    return [(t, _peeled(a, loop.scope)) for t, a in zip(targets, args, strict=True) if binds_data(t, a)]
 
 
 def _peeled(node: ast.expr, scope: ast.AST) -> ast.expr:
@@ -169,10 +183,6 @@ def _item(target: ast.expr, source: ast.expr) -> ast.expr:
     return target.elts[1] if is_numbered and isinstance(target, ast.Tuple) else target
 
 
-def _sources_in(source: ast.expr) -> Sequence[ast.expr]:
-    return source.args if isinstance(source, ast.Call) and last_name(source.func) == "zip" else [source]
-
-
 def _same(scope: ast.AST, paths: set[str]) -> Iterator[ast.expr]:
     """Yield where the loader is iterated or counted: `len(loader)`, `iter(loader)`, another loop over it."""
     for node in nodes(scope):
@@ -206,9 +216,6 @@ def _forget() -> None:
 def _windowed(node: ast.expr, n: int, module: str, dims: ast.expr | None) -> ast.expr:
     function = ast.Attribute(value=ast.Name(id=module, ctx=ast.Load()), attr="window", ctx=ast.Load())
     keywords = [] if dims is None else [ast.keyword(arg="dims", value=dims)]
-    if isinstance(node, ast.Call) and last_name(node.func) == "zip":
-        like = [ast.parse(p, mode="eval").body for a in node.args if (p := path_of(a)) is not None]
-        keywords += [ast.keyword(arg="like", value=ast.Tuple(elts=like, ctx=ast.Load()))] if like else []
     return placed_at(ast.Call(func=function, args=[node, ast.Constant(n)], keywords=keywords), node)
 
 

@@ -23,9 +23,9 @@ class Window:
     Everything else is asked of the loader itself, but `batch_size`, which is N times larger as well.
     """
 
-    def __init__(self, loader: Any, n: int, dims: int | tuple[int, ...] = 0, like: Sequence[Any] = ()) -> None:
+    def __init__(self, loader: Any, n: int, dims: int | tuple[int, ...] = 0) -> None:
         self._loader, self._n, self._dims = loader, n, dims
-        self._drops = any(getattr(one, "drop_last", False) is True for one in (loader, *like))
+        self._drops = getattr(loader, "drop_last", False) is True
 
     def __iter__(self) -> Iterator[Any]:
         batches = iter(self._loader)
@@ -55,20 +55,19 @@ class Window:
         return _join(group, sizes, dims[0])
 
 
-def window(loader: Any, n: int, *, dims: int | tuple[int, ...] = 0, like: Sequence[Any] = ()) -> Window:
+def window(loader: Any, n: int, *, dims: int | tuple[int, ...] = 0) -> Window:
     """Return a loader's batches, `n` at a time put together; the rewritten cell calls this.
 
     Args:
         loader: Anything that yields batches; an iterator goes on where it is.
         n: Batches per window; the last window may have fewer.
         dims: Batch dimension of the values, one for each of a tuple's or one for all.
-        like: Loaders behind a `zip`, asked whether they drop an incomplete last batch.
 
     >>> import torch
     >>> [len(x) for x in window(torch.arange(10).split(3), 2)]
     [6, 4]
     """
-    return Window(loader, n, dims, like)
+    return Window(loader, n, dims)
 
 
 def borders(samples: int) -> tuple[int, ...] | None:

@@ -76,12 +76,6 @@ def test_no_batch_is_taken_ahead_of_its_window():
     assert taken == [0, 1]
 
 
-def test_a_zip_drops_what_its_loaders_drop():
-    a, b = loader(2, 9, drop_last=True), loader(2, 9)
-    assert len(list(window(zip(a, b, strict=False), 3, like=(a, b)))) == 1
-    assert len(list(window(zip(b, b, strict=False), 3, like=(b, b)))) == 2
-
-
 @pytest.mark.parametrize(
     "make",
     [
