@@ -98,8 +98,8 @@ UPDATE = [
     ("model.zero_grad()", "head.zero_grad()", "loss.backward()",
      "nn.utils.clip_grad_norm_(model.parameters(), 0.5)", "optimizer.step()"),
     ("optimizer.zero_grad()", "loss.backward()", "optimizer.step()", "scheduler.step()"),
-    ("loss.backward()", "with torch.no_grad():", "    for p in model.parameters():", "        p -= 0.1 * p.grad",
-     "        p.grad = None"),
+    ("loss.backward()", "with torch.no_grad():", "    for p in model.parameters():", "        if p.grad is not None:",
+     "            p -= 0.1 * p.grad", "            p.grad = None"),
 ]  # fmt: skip
 BETWEEN = [(), ("counts['seen'] += len(y)",), ("running += loss.item()",), ("if torch.isnan(loss): break",)]
 BEHIND = [

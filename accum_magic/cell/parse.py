@@ -40,10 +40,6 @@ class Backward:
         """The branches of `if`s around it, outermost first."""
         return tuple((p.owner, p.field) for p in self.places if isinstance(p.owner, ast.If))
 
-    def excludes(self, other: Backward) -> bool:
-        """Tell whether the two stand in the two branches of one `if`."""
-        return any(a is b and field != its for a, field in self.branches for b, its in other.branches)
-
     @property
     def block_depth(self) -> int:
         """Index in `places` of the body that holds the whole step: of the innermost loop, function, `try` or `case`."""

@@ -79,7 +79,7 @@ def _barrier(
 ) -> ast.stmt | None:
     """Return what may change parameters before one of the new backwards; branches that exclude it do not count."""
     own, backwards = own_names(candidates.places), candidates.backwards
-    pairs = [(a, b) for i, b in enumerate(backwards) for a in backwards[:i] if i >= count and not a.excludes(b)]
+    pairs = [(a, b) for i, b in enumerate(backwards) for a in backwards[:i] if i >= count]
     found = (barrier(inside, pair, forward, own) for pair in pairs)
     return next((statement for statement in found if statement is not None), None)
 
