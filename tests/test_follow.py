@@ -11,6 +11,7 @@ from torch import nn
 
 import accum_magic
 from accum_magic import follow as following
+from accum_magic import source as reading
 from accum_magic import testing
 from accum_magic.bind import code_like
 from accum_magic.cell.parse import parse
@@ -42,6 +43,7 @@ def found(cell, names):
     return [one.function.__qualname__ for one in following.follow(parse(cell), names)[0]]
 
 
+GOES = "class T:\n    def go(self):\n        train(loader)\n"
 DEFINITIONS = {
     "through a second function": ("def outer():\n    return train(loader)\n", "outer()", ["train"]),
     "handed to another function": ("def apply(f, *a):\n    return f(*a)\n", "apply(train, loader)", ["train"]),
@@ -58,6 +60,10 @@ DEFINITIONS = {
     "functions that call each other": (
         "def even(n):\n    odd(n - 1) if n else train(loader)\ndef odd(n):\n    even(n - 1)\n", "even(2)", ["train"],
     ),
+    "an argument": (f"{GOES}def run(t):\n    t.go()\nt = T()\n", "run(t)", ["train"]),
+    "an object of a list": (f"{GOES}ts = [T()]\n", "for t in ts:\n    t.go()", ["train"]),
+    "an object that an object makes": (f"{GOES}class E:\n    def __init__(self):\n        self.t = T()\n",
+                                       "e = E()\ne.t.go()", ["train"]),
     "a name that the cell binds anew": ("", "train = print\ntrain(loader)", []),
     "an attribute of the same name": ("class T:\n    def train(self):\n        pass\nt = T()\n", "t.train()", []),
     "a function that only evaluates": ("def evaluate():\n    return model(loader[0][0])\n", "evaluate()", []),
@@ -136,9 +142,9 @@ SOURCES = {
 def test_an_unchanged_definition_compiles_to_the_functions_own_code(name):
     names = notebook(SOURCES[name])
     function = names["f"]
-    definition = following._definition(SOURCES[name], function.__code__)
+    definition = reading._definition(SOURCES[name], function.__code__)
     made = code_like(function, definition)
-    assert following._operations(made) == following._operations(function.__code__)
+    assert reading._operations(made) == reading._operations(function.__code__)
     assert made.co_freevars == function.__code__.co_freevars
     assert made.co_qualname == function.__code__.co_qualname
     assert made.co_firstlineno in {function.__code__.co_firstlineno, definition.lineno}
@@ -147,6 +153,6 @@ def test_an_unchanged_definition_compiles_to_the_functions_own_code(name):
 def test_another_definition_is_told_from_the_functions_own_code():
     names = notebook("def f(n):\n    return n + 1\n")
     for text in ("def f(n):\n    return n - 1\n", "def f(n):\n    return n + 1.0\n", "def f(m):\n    return m + 1\n"):
-        definition = following._definition(text, names["f"].__code__)
+        definition = reading._definition(text, names["f"].__code__)
         made = code_like(names["f"], definition)
-        assert following._operations(made) != following._operations(names["f"].__code__)
+        assert reading._operations(made) != reading._operations(names["f"].__code__)

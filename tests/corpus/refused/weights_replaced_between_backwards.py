@@ -17,4 +17,4 @@ for x, y in loader:
     loss_b.backward()
     optimizer.step()
 # %% refused
-# line 7
+# line 8: `loss_b` carries a graph that line 5 built before line 7
