@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from accum_magic.cell import refuse
@@ -16,7 +14,6 @@ from accum_magic.cell.plan import plan
 from accum_magic.cell.planned import Plan
 from accum_magic.cell.recognise import trains
 from accum_magic.cell.rewrite import FunctionRewrite, Rewrite, rewrite_plan
-from accum_magic.cell.window import handed, is_backward, is_mention, no_loader, recount, widen
 from accum_magic.errors import Refusal
 from accum_magic.options import Options, options_from
 
@@ -82,53 +79,33 @@ def rewrite_with(
         if not parsed.backwards:
             refuse.whole_cell(parsed, nothing_known, options.into.n)
         refuse.unknown_batch_names(options.plan.named, refuse.names_used(parsed))
-        if options.into.window:
-            _widened(parsed, (), options, some_train=True)
+        _widened(parsed, (), options, some_train=True)
         return rewrite_plan(plan(parsed, options.plan), options.into)
     from accum_magic.follow import follow
     from accum_magic.namespace import describe
 
     lookup = describe(namespace)
-    followed, unreadable = follow(parsed, namespace)
+    following = follow(parsed, namespace)
+    followed = following.steps
     if not followed and not parsed.backwards:
-        refuse.whole_cell(parsed, lookup, options.into.n, unreadable)
+        refuse.whole_cell(parsed, lookup, options.into.n, following.unreadable)
     used = frozenset().union(*(refuse.names_used(p) for p in (parsed, *(f.parsed for f in followed))))
     refuse.unknown_batch_names(options.plan.named, used)
     some_train = bool(parsed.backwards) or any(trains(f.parsed.tree) for f in followed)
-    callers = _widened(parsed, followed, options, some_train=some_train) if options.into.window else []
+    callers = _widened(parsed, following.visited, options, some_train=some_train)
     functions = [f for one in followed if (f := _followed(one, options, name_of_file, some_train=some_train))]
     functions += [_function(one, Plan(one.parsed, options.plan, ()), options, name_of_file) for one in callers]
     planned = plan(parsed, options.plan, lookup) if parsed.backwards else Plan(parsed, options.plan, ())
     return replace(rewrite_plan(planned, options.into), functions=tuple(functions))
 
 
-def _widened(parsed: ParsedCell, followed: Sequence[Followed], options: Options, *, some_train: bool) -> list[Followed]:
-    """Put windows in the place of the loaders; return functions without a step of their own that hold such a loader.
+def _widened(parsed: ParsedCell, visited: Sequence[Followed], options: Options, *, some_train: bool) -> list[Followed]:
+    """Under `--window`, widen the loaders; return functions that are rewritten for that alone."""
+    if not options.into.window or options.into.n is None:
+        return []
+    from accum_magic.windows import Windows
 
-    The loop over the loader may stand in the function of the step, or in one that calls it, or in the cell.
-    """
-    n = options.into.n
-    assert n is not None  # noqa: S101 - `options_from` has seen to it
-    callers: list[Followed] = []
-    if parsed.backwards and widen(parsed, n, options.plan, is_backward) is None:
-        raise no_loader(parsed.backwards[0].call.line, n)
-    for one in followed:
-        if some_train and not trains(one.parsed.tree):
-            continue
-        text: Followed | None = one
-        is_step: Callable[[ast.AST], bool] = is_backward
-        while (paths := widen(parsed if text is None else text.parsed, n, options.plan, is_step)) is None:
-            if text is None:
-                raise no_loader(one.parsed.backwards[0].call.line, n)
-            is_step, text = partial(is_mention, text.path), text.caller
-        callers += [text] if text is not None else []
-        while text is not None:  # those who hand the loader on count its batches too
-            caller = parsed if text.caller is None else text.caller.parsed
-            paths = handed(paths, text.parsed.tree.body[0], caller, text.path)
-            if recount(caller, n, paths) and text.caller is not None:
-                callers.append(text.caller)
-            text = text.caller
-    return [c for i, c in enumerate(callers) if not c.parsed.backwards and c not in callers[:i]]
+    return Windows(parsed, visited, options.into.n, options.plan).widen(some_train=some_train)
 
 
 def _followed(

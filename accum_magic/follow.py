@@ -22,7 +22,7 @@ _MOST_FUNCTIONS = 200  # a cell that mentions more than these looks into a whole
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """A function of the user's that a cell calls, directly or through others, and that calls `backward`."""
+    """A function of the user's that a cell calls, directly or through others."""
 
     function: FunctionType
     parsed: ParsedCell  # its definition alone, with the line numbers of the file or cell it stands in
@@ -32,9 +32,22 @@ class Followed:
     caller: Followed | None  # None: the cell
 
 
-def follow(parsed: ParsedCell, namespace: Mapping[str, Any]) -> tuple[list[Followed], str | None]:
-    """Return the functions that train for a cell, and why one that trains cannot be read."""
-    found: list[Followed] = []
+@dataclass(frozen=True, slots=True)
+class Following:
+    """Where the calls of a cell lead."""
+
+    visited: tuple[Followed, ...]  # all functions of the user's, in the order they are met
+    unreadable: str | None  # why one that trains cannot be read
+
+    @property
+    def steps(self) -> list[Followed]:
+        """The functions that call `backward`."""
+        return [one for one in self.visited if one.parsed.backwards]
+
+
+def follow(parsed: ParsedCell, namespace: Mapping[str, Any]) -> Following:
+    """Follow the calls of a cell through the functions that it finds in a namespace."""
+    visited: list[Followed] = []
     unreadable: list[str] = []
     seen: set[CodeType] = set()
     texts: deque[tuple[Scope, Followed | None]] = deque([(Scope(parsed.tree, namespace), None)])
@@ -49,12 +62,12 @@ def follow(parsed: ParsedCell, namespace: Mapping[str, Any]) -> tuple[list[Follo
             if isinstance(source, ParsedCell):
                 names = {**function.__globals__, **_closed_over(function)}
                 one = Followed(function, source, names, called_in, mention.path, text)
-                found += [one] if source.backwards else []
+                visited.append(one)
                 given = scope.arguments(mention, _parameters(function, is_method=owner is not MISSING))
                 texts.append((Scope(source.tree, names, owner, given), one))
             elif source is not None:
                 unreadable.append(f"{called_in}: `{mention.path}` trains, but {source}")
-    return found, next(iter(unreadable), None)
+    return Following(tuple(visited), next(iter(unreadable), None))
 
 
 def _called(scope: Scope) -> Iterator[tuple[Mention, FunctionType, Any]]:

@@ -40,7 +40,7 @@ def notebook(definitions=TRAIN):
 
 
 def found(cell, names):
-    return [one.function.__qualname__ for one in following.follow(parse(cell), names)[0]]
+    return [one.function.__qualname__ for one in following.follow(parse(cell), names).steps]
 
 
 GOES = "class T:\n    def go(self):\n        train(loader)\n"

@@ -72,16 +72,25 @@ def recount(parsed: ParsedCell, n: int, paths: frozenset[str]) -> bool:
 
 def handed(paths: frozenset[str], definition: ast.stmt, caller: ParsedCell, path: str) -> frozenset[str]:
     """Return what the loaders of a function are called in a text that calls it as `path`."""
-    assert isinstance(definition, ast.FunctionDef | ast.AsyncFunctionDef)  # noqa: S101 - for the type checker
-    parameters = [a.arg for a in (*definition.args.posonlyargs, *definition.args.args)]
-    if "." in path and parameters:
-        parameters = parameters[1:]  # a method's `self`
-    named = {*parameters, *(a.arg for a in definition.args.kwonlyargs)}
+    named = {*_parameters(definition, path)}
     found = {p for p in paths if root(p) not in named}  # a global of both
     for call in (c for c in calls(caller.tree) if path_of(c.func) == path):
-        given = dict(zip(parameters, call.args, strict=False)) | {k.arg: k.value for k in call.keywords if k.arg}
+        given = bound_arguments(call, definition, path)
         found |= {p for name, value in given.items() if name in paths and (p := path_of(value)) is not None}
     return frozenset(found)
+
+
+def bound_arguments(call: ast.Call, definition: ast.stmt, path: str) -> dict[str, ast.expr]:
+    """Return what a call gives a function, by parameter."""
+    by_position = dict(zip(_parameters(definition, path), call.args, strict=False))
+    return by_position | {k.arg: k.value for k in call.keywords if k.arg}
+
+
+def _parameters(definition: ast.stmt, path: str) -> list[str]:
+    assert isinstance(definition, ast.FunctionDef | ast.AsyncFunctionDef)  # noqa: S101 - for the type checker
+    names = [a.arg for a in (*definition.args.posonlyargs, *definition.args.args)]
+    is_method = "." in path or definition.name == "__init__"
+    return [*names[is_method:], *(a.arg for a in definition.args.kwonlyargs)]
 
 
 def is_backward(node: ast.AST) -> bool:
