@@ -299,3 +299,29 @@ def test_any_function_made_to_train_is_rewritten_or_refused(seed):
     assert failures == {}, "\n\n".join(f"{error}\n{text}" for error, text in failures.items())
     assert seen > 100
     assert rewritten > 10
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_the_losses_of_the_summary_are_those_of_the_cell(n):
+    """Not those of another term that is logged, nor the scaled one."""
+    cell = """
+for x, y in loader:
+    optimizer.zero_grad()
+    out = model(x)
+    error = F.cross_entropy(out, y)
+    penalty = out.square().mean()
+    total_loss = error + 0.1 * penalty
+    scaler.scale(total_loss).backward()
+    scaler.step(optimizer)
+    scaler.update()
+    seen.append((error.item(), penalty.item(), total_loss.item()))
+"""
+    torch.manual_seed(0)
+    model = torch.nn.Linear(4, 3)
+    x, y = torch.randn(20, 4), torch.randint(0, 3, (20,))
+    names = {
+        "model": model, "optimizer": torch.optim.SGD(model.parameters(), lr=0.1), "F": torch.nn.functional, "seen": [],
+        "scaler": torch.amp.GradScaler("cpu", init_scale=4.0), "loader": list(zip(x.split(9), y.split(9), strict=True)),
+    }  # fmt: skip
+    testing.run_accumulated(cell, names, n)
+    assert accum_magic.last_run().losses == pytest.approx([total for _, _, total in names["seen"]])

@@ -110,7 +110,7 @@ def size_dim(node: ast.expr, sizes: frozenset[str]) -> int | None:
     if not (isinstance(node, ast.Call) and last_name(node.func) in DRAWS | FACTORIES):
         return None
     shape = next((a.elts for a in node.args if isinstance(a, ast.Tuple | ast.List)), node.args)
-    if last_name(node.func) == "randint" and shape is node.args:
+    if last_name(node.func) in {"randint", "arange", "linspace"} and shape is node.args:
         return None
     found = [i for i, a in enumerate(shape) if is_shape_read(a) or (isinstance(a, ast.Name) and a.id in sizes)]
     return found[0] if found else None

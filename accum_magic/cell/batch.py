@@ -243,7 +243,8 @@ def _is_source_call(value: ast.expr, inputs: Collection[str], lookup: Lookup) ->
     fact = lookup(value.func.id)
     if fact is not None and (fact.kind != "function" or fact.reaches):
         return False
-    given = [path_of(a) for a in value.args if not isinstance(a, ast.Constant)]
+    arguments = [*value.args, *(k.value for k in value.keywords)]
+    given = [path_of(a) for a in arguments if not isinstance(a, ast.Constant)]
     return not any(p is None or overlaps(p, inputs) for p in given)
 
 

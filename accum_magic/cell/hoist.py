@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from accum_magic.cell.reach import Flow
-from accum_magic.cell.recognise import contains_cross_sample, contains_draw, is_reduction_over_batch
+from accum_magic.cell.recognise import contains_cross_sample, contains_draw, is_reduction_over_batch, last_name
 from accum_magic.cell.units import Unit
 
 Node = TypeVar("Node", bound=ast.AST)
@@ -67,18 +67,26 @@ class _Finder(ast.NodeVisitor):
     def __init__(self, flow: Flow) -> None:
         self.flow = flow
         self.found: list[ast.expr] = []
+        self.operands: set[ast.expr] = set()
 
     def visit(self, node: ast.AST) -> None:
         if isinstance(node, ast.Lambda | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
             return
+        if isinstance(node, ast.BinOp):
+            self.operands |= {node.left, node.right}
         if isinstance(node, ast.expr) and not isinstance(node, ast.Starred) and self._is_hoistable(node):
             self.found.append(node)
             return
         self.generic_visit(node)
 
     def _is_hoistable(self, node: ast.expr) -> bool:
-        if node in self.flow.slices or self.flow.makes_as_many(node):
+        if node in self.flow.slices or self.flow.makes_as_many(node) or self._counts_samples(node):
             return True
         looks_across = contains_cross_sample(node) and self.flow.is_fed(node)
         picks = isinstance(node, ast.Subscript | ast.Call) and self.flow.picks_samples(node)
         return (contains_draw(node) or looks_across or picks) and not self.flow.reaches(node)
+
+    def _counts_samples(self, node: ast.expr) -> bool:
+        """Whether the samples are numbered and calculated with: `0.9 ** torch.arange(len(x))`."""
+        is_count = isinstance(node, ast.Call) and last_name(node.func) in {"arange", "linspace"}
+        return is_count and node in self.operands and self.flow.is_fed(node)

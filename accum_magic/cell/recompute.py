@@ -23,7 +23,24 @@ from accum_magic.cell.recognise import (
 )
 from accum_magic.cell.refuse import GraphCrossesError
 
-_OF_DATA = frozenset({"to", "cuda", "size", "len", "type", "float", "double", "view", "unsqueeze"})
+_OF_DATA = frozenset(
+    {
+        "to",
+        "cuda",
+        "size",
+        "len",
+        "type",
+        "float",
+        "double",
+        "view",
+        "unsqueeze",
+        "cat",
+        "concat",
+        "stack",
+        "one_hot",
+        "long",
+    }
+)
 _OF_A_MODULE = frozenset({"parameters", "zero_grad", "train", "eval", "state_dict"})
 
 

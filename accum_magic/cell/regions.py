@@ -10,10 +10,18 @@ from enum import IntEnum
 
 from accum_magic.cell.axes import is_layout_change, is_shape_read, is_size_factory
 from accum_magic.cell.branches import exclude, waits_for
-from accum_magic.cell.effects import expression_effects, overlap, root
+from accum_magic.cell.effects import expression_effects, overlap, path_of, root
 from accum_magic.cell.once import detaches_earlier, fills_without_graph, is_statistic, makes_criterion
 from accum_magic.cell.reach import Flow
-from accum_magic.cell.recognise import BackwardCall, backward_call, is_clearing, is_literal, returns_jump
+from accum_magic.cell.recognise import (
+    BackwardCall,
+    backward_call,
+    is_clearing,
+    is_literal,
+    last_name,
+    nodes,
+    returns_jump,
+)
 from accum_magic.cell.units import Fork, Unit, flatten, inside
 
 
@@ -189,7 +197,8 @@ def sink(
         is_factory = is_size_factory(value, sizes, helpers)
         is_sized = is_factory and not any(fed(n) and n.id not in sizes for n in _bare_names(value))
         if (is_shape_read(value) or is_sized) and fed(value):
-            if not _changed_later(cut, regions, unit):
+            micro_readers = [r for r in readers if Region.MICRO in regions[r]]
+            if not _changed_later(cut, regions, unit) and not _counts_samples(value, unit, micro_readers):
                 regions[unit] = BEFORE | MICRO
         elif is_literal_unit(unit) or (is_layout_change(value, sizes) and fed(value)):
             others = _readers(unit, [u for u in cut.units[: cut.last + 1] if u not in regions])
@@ -197,7 +206,12 @@ def sink(
                 u.effects.writes & unit.effects.writes and regions[u] == BEFORE for u in members[position + 1 :]
             )
             if not rebound and all(regions[r] == MICRO for r in readers) and not _comes_before(others, cut, regions):
-                regions[unit] = MICRO if is_literal(value) else MICRO | AFTER
+                again = any(
+                    overlap(u.effects.changes, unit.effects.writes)
+                    for u in members[position + 1 :]
+                    if Region.MICRO in regions[u]
+                )
+                regions[unit] = MICRO if again or is_literal(value) else MICRO | AFTER
 
 
 def _bare_names(node: ast.expr) -> Iterator[ast.Name]:
@@ -245,7 +259,21 @@ def _readers(unit: Unit, behind: Sequence[Unit]) -> list[Unit]:
 def _changed_later(cut: Slice, regions: dict[Unit, frozenset[Region]], unit: Unit) -> bool:
     """Whether what a size is read of is changed once more before the micro-batches start."""
     behind = cut.units[cut.units.index(unit) + 1 : cut.last + 1]
-    return any(overlap(unit.effects.reads, u.effects.changes) for u in behind if regions.get(u, BEFORE) == BEFORE)
+    whole = [u for u in behind if regions.get(u, BEFORE) == BEFORE]
+    return any(
+        overlap(unit.effects.reads, u.effects.changes)
+        or overlap(unit.effects.writes, u.effects.mutates | (u.effects.writes - u.effects.kills))
+        or overlap(unit.effects.writes, u.effects.writes & u.effects.reads)
+        for u in whole
+    )
+
+
+def _counts_samples(value: ast.expr, unit: Unit, readers: Sequence[Unit]) -> bool:
+    """Whether a factory numbers the samples and the numbers are calculated with: `0.9 ** torch.arange(len(x))`."""
+    if not isinstance(value, ast.Call) or last_name(value.func) not in {"arange", "linspace"}:
+        return False
+    operands = (side for r in readers for n in nodes(r.node) if isinstance(n, ast.BinOp) for side in (n.left, n.right))
+    return last_name(value.func) == "linspace" or any(path_of(o) in unit.effects.writes for o in operands)
 
 
 def _comes_before(others: Sequence[Unit], cut: Slice, regions: dict[Unit, frozenset[Region]]) -> bool:

@@ -12,7 +12,7 @@ from accum_magic.engine.facts import StepFacts
 from accum_magic.engine.gradients import SetAside
 from accum_magic.engine.run import Run
 from accum_magic.engine.site import Outcome, Site
-from accum_magic.engine.values import Collector, Released, detached
+from accum_magic.engine.values import Collector, detached
 from accum_magic.engine.weighing import Nothing, Weighing
 from accum_magic.engine.weights import look_at, parameters_of
 
@@ -53,12 +53,13 @@ class MicroBatches:
     gradients: SetAside
     backward: Backward
     loss: torch.Tensor | None = None  # of the whole batch, once it has run
+    loss_at: int | None = None  # which of the step's values it is
 
     def run(self, read: tuple[str, ...], unread: tuple[str, ...]) -> tuple[Any, ...]:
         """Run them all and return the values of the whole batch."""
         __tracebackhide__ = True
         if len(self.sizes) == 1:
-            return self._run_one()
+            return self._run_one((*read, *unread))
         try:
             return self._run_many(read, unread)
         except _StaleFactsError:
@@ -66,7 +67,7 @@ class MicroBatches:
         self.site.measure(self.micro_step, self.batch, self.sizes, read)
         return self._run_many(read, unread)
 
-    def _run_one(self) -> tuple[Any, ...]:
+    def _run_one(self, names: Sequence[str]) -> tuple[Any, ...]:
         """A single micro-batch is the plain step."""
         __tracebackhide__ = True
         self.run_of_cell.micro_batches = self.run_of_cell.micro_batch = 1
@@ -75,8 +76,8 @@ class MicroBatches:
         for which, root in enumerate(roots):
             self.backward(which, root, None)
         out = tuple(detached(v) for v in values)
-        numbers = [v for v in out if isinstance(v, torch.Tensor) and v.numel() == 1 and v.is_floating_point()]
-        self.loss = numbers[-1] if numbers else roots[-1].detach()
+        found = _index_of_loss(names, roots, values)
+        self.loss = roots[-1].detach() if found is None else out[found]
         return out
 
     def _run_many(self, read: tuple[str, ...], unread: tuple[str, ...]) -> tuple[Any, ...]:
@@ -114,6 +115,7 @@ class MicroBatches:
         """Prepare a step, from the graph of its first micro-batch."""
         self.gradients.take(self._check_facts(roots, pieces))
         facts = self._facts()
+        self.loss_at = _index_of_loss((*read, *unread), roots, values)
         named = zip((*read, *unread), facts.values, values, strict=True)
         collectors = [Collector(n, f, is_read=i < len(read)) for i, (n, f, _) in enumerate(named)]
         return Weighing(self.site, facts, self.batch, self.sizes), collectors
@@ -147,6 +149,14 @@ class MicroBatches:
         if doubt is not None:
             self.run_of_cell.doubt(doubt, self.site.line)
         results = tuple(c.result(weighing.of_value(c.scalar)) for c in collectors)
-        losses = [r for r, c in zip(results, collectors, strict=True) if c.is_loss and not isinstance(r, Released)]
-        self.loss = losses[-1] if losses else None
+        loss = None if self.loss_at is None else results[self.loss_at]
+        self.loss = loss if isinstance(loss, torch.Tensor) and loss.numel() == 1 else None
         return results
+
+
+def _index_of_loss(names: Sequence[str], roots: Sequence[torch.Tensor], values: Sequence[Any]) -> int | None:
+    """Return which value of a step is its loss: the last root, or behind a scaler the number that is named so."""
+    same = [i for i, value in enumerate(values) if value is roots[-1]]
+    numbers = [i for i, v in enumerate(values) if isinstance(v, torch.Tensor) and v.numel() == 1 and v.requires_grad]
+    named = [i for i in numbers if "loss" in names[i].lower()]
+    return next(reversed(same or named or numbers), None)
