@@ -21,6 +21,7 @@ import torch
 
 import accum_magic
 import accum_magic.cell
+import accum_magic.windows  # the hall reads it when it is first asked for a window
 from accum_magic import testing
 from accum_magic.api import rewrite_with
 
