@@ -33,9 +33,9 @@ from accum_magic.cell.regions import (
     conflict,
     exports_above,
     place_rest,
-    sink,
     slice_regions,
 )
+from accum_magic.cell.sink import sink
 from accum_magic.cell.triples import Candidates, made_above, triple_size
 from accum_magic.cell.units import Fork, Unit
 
