@@ -136,12 +136,12 @@ class _Session:
     def __enter__(self) -> _Session:  # noqa: PYI034 - not to be subclassed
         from accum_magic.engine.run import begin  # the engine is read when a cell first runs
 
+        total_steps = _total_steps(self._rewritten, self._shell.user_ns)
+        if self._arguments.window:
+            self._watch_schedules(total_steps)  # warnings may be errors: then nothing is bound, and no run has begun
         self._bound = ExitStack()
         self._bound.enter_context(bound(self._rewritten.functions))
-        total_steps = _total_steps(self._rewritten, self._shell.user_ns)
         self._run: Run = begin(total_steps)
-        if self._arguments.window:
-            self._watch_schedules(total_steps)
         for function in self._rewritten.functions:
             self._run.note(f"`{function.name}` ({function.where}) ran in micro-batches, rewritten for this cell")
         if self._arguments.panel == "text":

@@ -94,3 +94,12 @@ def test_a_scheduler_built_for_more_steps_is_warned_of(defined):
     )
     assert f"ScheduleWarning: {expected}" in reply.stderr
     assert f"note: {expected.replace('will take', 'has taken')}" in reply.displays[-1]
+
+
+def test_a_warning_that_is_an_error_leaves_the_functions_as_they_are(defined):
+    defined.run("schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=40)").ok()
+    defined.run("import warnings; before = parameters(); warnings.simplefilter('error')").ok()
+    reply = defined.run(f"%%accumulate 2 --window\ntrain(1)\n{TRAIN}    schedule.step()\n")
+    defined.run("warnings.resetwarnings()").ok()
+    assert reply.ename == "ScheduleWarning"
+    assert defined.value("(train.__code__ is plain_code, same(parameters(), before))") == (True, True)
