@@ -29,6 +29,9 @@ def rewrite(  # noqa: PLR0913 - the options of the magic, by keyword
     batch: str | None = None,
     dim: str | None = None,
     window: bool = False,
+    replay: str = "auto",
+    grad_dtype: str | None = None,
+    noise: bool = False,
     namespace: Mapping[str, Any] | None = None,
 ) -> Rewrite:
     '''Rewrite a training cell into micro-batches, without running it.
@@ -40,6 +43,9 @@ def rewrite(  # noqa: PLR0913 - the options of the magic, by keyword
         batch: Names (or expressions) that hold the batch, comma separated, where inference is ambiguous.
         dim: Batch dimensions that are not 0, such as `x=1,h=1`.
         window: Accumulate over `n` batches of the loader, in place of splitting one.
+        replay: "auto", "always" or "never": the exact two-pass mode for losses that are no mean over samples.
+        grad_dtype: "float32" accumulates low-precision gradients in float32.
+        noise: Also estimate the gradient noise scale.
         namespace: The names the cell will find; more cells can be read rightly with it.
 
     Returns:
@@ -61,7 +67,8 @@ def rewrite(  # noqa: PLR0913 - the options of the magic, by keyword
                 loss = (model(x) - y).square().mean()
 
     '''
-    return rewrite_with(cell_text, options_from(n, size, batch, dim, window=window), namespace)
+    options = options_from(n, size, batch, dim, window=window, replay=replay, grad_dtype=grad_dtype, noise=noise)
+    return rewrite_with(cell_text, options, namespace)
 
 
 def rewrite_with(
@@ -77,10 +84,10 @@ def rewrite_with(
     parsed = parse(cell_text)
     if namespace is None:
         if not parsed.backwards:
-            refuse.whole_cell(parsed, nothing_known, options.into.n)
+            refuse.whole_cell(parsed, nothing_known, options.step.n)
         refuse.unknown_batch_names(options.plan.named, refuse.names_used(parsed))
         _widened(parsed, (), options, some_train=True)
-        return rewrite_plan(plan(parsed, options.plan), options.into)
+        return rewrite_plan(plan(parsed, options.plan), options.step)
     from accum_magic.follow import follow
     from accum_magic.namespace import describe
 
@@ -88,7 +95,7 @@ def rewrite_with(
     following = follow(parsed, namespace)
     followed = following.steps
     if not followed and not parsed.backwards:
-        refuse.whole_cell(parsed, lookup, options.into.n, following.unreadable)
+        refuse.whole_cell(parsed, lookup, options.step.n, following.unreadable)
     used = frozenset().union(*(refuse.names_used(p) for p in (parsed, *(f.parsed for f in followed))))
     refuse.unknown_batch_names(options.plan.named, used)
     some_train = bool(parsed.backwards) or any(trains(f.parsed.tree) for f in followed)
@@ -96,16 +103,16 @@ def rewrite_with(
     functions = [f for one in followed if (f := _followed(one, options, name_of_file, some_train=some_train))]
     functions += [_function(one, Plan(one.parsed, options.plan, ()), options, name_of_file) for one in callers]
     planned = plan(parsed, options.plan, lookup) if parsed.backwards else Plan(parsed, options.plan, ())
-    return replace(rewrite_plan(planned, options.into), functions=tuple(functions))
+    return replace(rewrite_plan(planned, options.step), functions=tuple(functions))
 
 
 def _widened(parsed: ParsedCell, visited: Sequence[Followed], options: Options, *, some_train: bool) -> list[Followed]:
     """Under `--window`, widen the loaders; return functions that are rewritten for that alone."""
-    if not options.into.window or options.into.n is None:
+    if not options.step.window or options.step.n is None:
         return []
     from accum_magic.windows import Windows
 
-    return Windows(parsed, visited, options.into.n, options.plan).widen(some_train=some_train)
+    return Windows(parsed, visited, options.step.n, options.plan).widen(some_train=some_train)
 
 
 def _followed(
@@ -131,4 +138,4 @@ def _followed(
 
 def _function(one: Followed, planned: Plan, options: Options, name_of_file: Callable[[str], str]) -> FunctionRewrite:
     where = name_of_file(one.function.__code__.co_filename)
-    return FunctionRewrite(one.function, where, one.called_in, rewrite_plan(planned, options.into))
+    return FunctionRewrite(one.function, where, one.called_in, rewrite_plan(planned, options.step))

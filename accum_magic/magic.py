@@ -20,7 +20,7 @@ from accum_magic.cell.explain import explain
 from accum_magic.cell.length import schedulers_stepped, step_counts
 from accum_magic.cell.parse import enclosing_function, refuse_cell_magic
 from accum_magic.errors import AccumulateError, OptionError
-from accum_magic.options import options_from
+from accum_magic.options import REPLAY, options_from
 from accum_magic.view.text import TextView, line_for
 
 if TYPE_CHECKING:
@@ -46,6 +46,14 @@ class AccumulateMagics(Magics):
     @argument("--window", action="store_true", help="accumulate over N batches of the loader instead of splitting one")
     @argument("--batch", metavar="x,y", help="names or expressions that hold the batch, where inference is ambiguous")
     @argument("--dim", metavar="x=1,h=1", help="batch dimension of a name, where it is not 0")
+    @argument(
+        "--replay",
+        choices=REPLAY,
+        default="auto",
+        help="the exact two-pass mode for losses that are no mean over samples: where it is needed, always or never",
+    )
+    @argument("--grad-dtype", metavar="float32", help="accumulate low-precision gradients in float32")
+    @argument("--noise", action="store_true", help="also estimate the gradient noise scale")
     @argument("--show", action="store_true", help="print exactly the code that would run; run nothing")
     @argument("--explain", action="store_true", help="print the cell's lines, each with when it runs; run nothing")
     @argument("--panel", choices=["text", "off"], default="text", help="what shows the run")
@@ -76,7 +84,14 @@ class AccumulateMagics(Magics):
     def _prepare(self, line: str, cell: str) -> tuple[Any, Rewrite, str]:
         arguments = self._arguments(line)
         options = options_from(
-            arguments.n, arguments.size, _unquoted(arguments.batch), _unquoted(arguments.dim), window=arguments.window
+            arguments.n,
+            arguments.size,
+            _unquoted(arguments.batch),
+            _unquoted(arguments.dim),
+            window=arguments.window,
+            replay=arguments.replay,
+            grad_dtype=arguments.grad_dtype,
+            noise=arguments.noise,
         )
         __tracebackhide__ = True
         magics = self._lines_above(line, cell)

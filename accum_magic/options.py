@@ -7,9 +7,11 @@ import operator
 from dataclasses import dataclass
 
 from accum_magic.cell.planned import PlanOptions
-from accum_magic.cell.write_step import SplitInto
+from accum_magic.cell.write_step import StepOptions
 from accum_magic.errors import OptionError
 
+REPLAY = ("auto", "always", "never")
+GRAD_DTYPES = (None, "float32")
 _HOW = "Write %%accumulate 10, or %%accumulate --size 100 for micro-batches of at most 100 samples."
 
 
@@ -17,17 +19,20 @@ _HOW = "Write %%accumulate 10, or %%accumulate --size 100 for micro-batches of a
 class Options:
     """What the user asks for."""
 
-    into: SplitInto
+    step: StepOptions
     plan: PlanOptions
 
 
-def options_from(
+def options_from(  # noqa: PLR0913 - the options of the magic
     n: str | int | None,
     size: str | int | None = None,
     batch: str | None = None,
     dim: str | None = None,
     *,
     window: bool = False,
+    replay: str = "auto",
+    grad_dtype: str | None = None,
+    noise: bool = False,
 ) -> Options:
     """Check the options of one rewrite.
 
@@ -44,7 +49,11 @@ def options_from(
     if window and n is None:
         message = f"--window puts N loader batches together, found --size {size}. Write %%accumulate 4 --window."
         raise OptionError(message)
-    into = SplitInto(_count("N", n), _count("--size", size), window)
+    for option, value, allowed in (("--replay", replay, REPLAY), ("--grad-dtype", grad_dtype, GRAD_DTYPES)):
+        if value not in allowed:
+            message = f"{option} takes {' or '.join(str(a) for a in allowed if a)}, found `{value}`."
+            raise OptionError(message)
+    step = StepOptions(_count("N", n), _count("--size", size), window, replay, grad_dtype, noise)
     names, dims = _names(batch), _dims(dim)
     alone = next((name for name, _ in dims if "." in name and name not in names), None)
     if alone is not None:
@@ -52,7 +61,7 @@ def options_from(
             f"--dim names `{alone}`, which is no plain name. Name it as the batch too: --batch {alone} --dim {dim}"
         )
         raise OptionError(message)
-    return Options(into, PlanOptions(names, dims))
+    return Options(step, PlanOptions(names, dims))
 
 
 def _count(what: str, value: str | int | None) -> int | None:

@@ -48,10 +48,20 @@ def _with_source(filename: str, cell: str) -> str:
 
 
 def _parsed(n: int | None, options: str) -> Options:
-    words = [w for w in options.split() if w != "--window"]
+    flags = {"--window", "--noise"}
+    words = [w for w in options.split() if w not in flags]
     given = dict(zip(words[::2], words[1::2], strict=True))
-    size, batch, dim = (given.get(f"--{key}") for key in ("size", "batch", "dim"))
-    return options_from(None if size else n, size, batch, dim, window="--window" in options)
+    size = given.get("--size")
+    return options_from(
+        None if size else n,
+        size,
+        given.get("--batch"),
+        given.get("--dim"),
+        window="--window" in options,
+        replay=given.get("--replay", "auto"),
+        grad_dtype=given.get("--grad-dtype"),
+        noise="--noise" in options,
+    )
 
 
 def run_tree(tree: ast.Module, namespace: dict[str, Any], filename: str) -> Any:

@@ -12,7 +12,7 @@ from accum_magic.cell.made import ENGINE, FreshNames, Node, engine_name, placed_
 from accum_magic.cell.parse import is_function
 from accum_magic.cell.planned import Plan
 from accum_magic.cell.recognise import nodes
-from accum_magic.cell.write_step import SplitInto, StepWriter
+from accum_magic.cell.write_step import StepOptions, StepWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +86,13 @@ class _OutsideOfClass(ast.NodeTransformer):
         return node
 
 
-def rewrite_plan(plan: Plan, into: SplitInto) -> Rewrite:
+def rewrite_plan(plan: Plan, options: StepOptions) -> Rewrite:
     """Write a plan out as code."""
     original = plan.parsed.tree
     names = FreshNames(original)
     module = engine_name(original)
     names.used.add(module)
-    rebuild = _Rebuild(plan, into, module, names)
+    rebuild = _Rebuild(plan, options, module, names)
     tree = ast.Module(body=rebuild.statements(original.body), type_ignores=[])
     _import_where_read(tree, module, frozenset(rebuild.generated))
     ast.fix_missing_locations(tree)
@@ -102,8 +102,8 @@ def rewrite_plan(plan: Plan, into: SplitInto) -> Rewrite:
 class _Rebuild:
     """Copies the nodes on the way to a step, and writes the step; everything else is the user's own node."""
 
-    def __init__(self, plan: Plan, into: SplitInto, module: str, names: FreshNames) -> None:
-        self.plan, self.into, self.module, self.names = plan, into, module, names
+    def __init__(self, plan: Plan, options: StepOptions, module: str, names: FreshNames) -> None:
+        self.plan, self.options, self.module, self.names = plan, options, module, names
         self.owners = {id(place.owner) for step in plan.steps for place in step.places}
         self.generated: list[str] = []
 
@@ -118,7 +118,7 @@ class _Rebuild:
                 out.append(self._node(body[position]))
                 position += 1
                 continue
-            writer = StepWriter(step, self.plan, self.into, self.module, self.names)
+            writer = StepWriter(step, self.plan, self.options, self.module, self.names)
             out += map(self._node, writer.write())
             self.generated += writer.generated
             position = step.stop

@@ -29,19 +29,22 @@ from accum_magic.cell.units import Fork, Unit, project
 
 
 @dataclass(frozen=True, slots=True)
-class SplitInto:
-    """How many micro-batches: `n` of them, or as many as needed for `size` samples at most."""
+class StepOptions:
+    """How the engine runs a step: `n` micro-batches, or as many as needed for `size` samples at most."""
 
     n: int | None = None
     size: int | None = None
     window: bool = False  # the batch is `n` loader batches together, and is split at their borders
+    replay: str = "auto"
+    grad_dtype: str | None = None
+    noise: bool = False
 
 
 class StepWriter:
     """Writes one triple."""
 
-    def __init__(self, step: StepPlan, plan: Plan, into: SplitInto, module: str, names: FreshNames) -> None:
-        self.step, self.plan, self.into, self.module, self.names = step, plan, into, module, names
+    def __init__(self, step: StepPlan, plan: Plan, options: StepOptions, module: str, names: FreshNames) -> None:
+        self.step, self.plan, self.options, self.module, self.names = step, plan, options, module, names
         self.generated: list[str] = []
         self.tests: dict[ast.stmt, ast.expr] = {}
         # a loss whose name may be bound anew before the micro step ends is kept under a name of its own
@@ -277,9 +280,11 @@ class StepWriter:
     def _keywords(self, inputs: Sequence[str]) -> list[ast.keyword]:
         step = self.step
         given: dict[str, ast.expr] = {}
-        given["n" if self.into.n is not None else "size"] = ast.Constant(self.into.n or self.into.size)
-        if self.into.window:
-            given["window"] = ast.Constant(True)  # noqa: FBT003 - a literal of the rewritten cell
+        how, default = self.options, StepOptions()
+        given["n" if how.n is not None else "size"] = ast.Constant(how.n or how.size)
+        for key in ("window", "replay", "grad_dtype", "noise"):
+            if getattr(how, key) != getattr(default, key):
+                given[key] = ast.Constant(getattr(how, key))
         loose = [self.renamed.get(n, n) for n in step.batch.loose if self.renamed.get(n, n) in inputs]
         fixed = [self.renamed.get(n, n) for n in step.batch.fixed if self.renamed.get(n, n) in inputs]
         for key, names in (("loose", loose), ("fixed", fixed), ("read", step.read), ("unread", step.unread)):

@@ -36,6 +36,9 @@ def step(  # noqa: PLR0913 - each is what the rewritten cell has to say
     backward: Callable[..., object] | None = None,
     backward_options: Sequence[Mapping[str, object]] = (),
     undoable: bool = False,
+    replay: str = "auto",
+    grad_dtype: str | None = None,
+    noise: bool = False,
 ) -> tuple[Any, ...]:
     """Run forward and backward of one training step in micro-batches; the rewritten cell calls this.
 
@@ -54,6 +57,9 @@ def step(  # noqa: PLR0913 - each is what the rewritten cell has to say
         backward: What to call in place of `loss.backward`, such as `accelerator.backward`.
         backward_options: Keyword arguments of each loss's `backward`.
         undoable: Keep the gradients from before the step for `undo_step`.
+        replay: "auto", "always" or "never": run module calls in chunks under checkpointing, and the loss whole.
+        grad_dtype: "float32" accumulates low-precision gradients in it.
+        noise: Also estimate the gradient noise scale.
 
     Returns:
         The values of the full batch, those of `read` first, without a graph.
