@@ -1,8 +1,11 @@
 """The truth beside the probe: do micro-batch gradients under the claimed weights give the full batch's?"""
 
+import weakref
 from dataclasses import dataclass
 
 import torch
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from accum_magic.engine.probe import probe
 
@@ -71,3 +74,29 @@ def step_of(model, inputs, loss):
         return (value,), (out, value)
 
     return Step(run, parameters)
+
+
+class LiveBytes(TorchDispatchMode):
+    """The bytes of all tensors that operations in the block have made, while they live; `peak_bytes` is the most."""
+
+    def __init__(self):
+        super().__init__()
+        self.now_bytes = self.peak_bytes = 0
+        self._known = weakref.WeakSet()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for leaf in pytree.tree_leaves(out):
+            if isinstance(leaf, torch.Tensor):
+                self._add(leaf.untyped_storage())
+        return out
+
+    def _add(self, storage):
+        if storage not in self._known:
+            self._known.add(storage)
+            self.now_bytes += storage.nbytes()
+            self.peak_bytes = max(self.peak_bytes, self.now_bytes)
+            weakref.finalize(storage, self._drop, storage.nbytes())
+
+    def _drop(self, nbytes):
+        self.now_bytes -= nbytes

@@ -59,12 +59,25 @@ class StepFacts:
     """Per returned value, per leaf in the order of ``torch.utils._pytree.tree_flatten``."""
     reasons: tuple[str, ...]
     """Why the gradients can only be approximate; what is wrong with a *value* stands in its own leaf."""
+    state_reasons: tuple[str, ...]
+    """Those of the reasons that tell of state which a forward pass changes."""
     notes: tuple[str, ...]
     """What the user should know though the verdict stands."""
     min_samples: int
     """Samples that a micro-batch must have at least: one sample has no batch statistics, and `squeeze()` drops it."""
     saved_bytes: tuple[float, float]
     """(a, b): a forward on k samples keeps about a + b * k bytes for its backward."""
+
+    def kept_bytes(self, samples: int) -> float:
+        """Return about how many bytes a forward on some samples keeps for its backward."""
+        constant, each = self.saved_bytes
+        return constant + each * samples
+
+    @property
+    def unproven(self) -> tuple[str, ...]:
+        """Why a loss is no mean or sum over samples; empty if all are."""
+        reasons = (reason for root in self.roots if root.reduction == "unproven" for reason in root.reasons)
+        return tuple(dict.fromkeys(reasons))
 
     @property
     def exact(self) -> bool:

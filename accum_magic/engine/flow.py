@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from accum_magic.engine import reductions as table
 from accum_magic.engine.constants import Factor, differing_operands, factor
 from accum_magic.engine.samples import BY_PLACE, is_selection, layout_of
-from accum_magic.engine.terms import FREE, PLAIN, Flow, Kid, Term, bound, divided, product
+from accum_magic.engine.terms import FREE, PLAIN, Coupling, Flow, Kid, Term, bound, divided, product
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -25,6 +25,10 @@ GOES_BACK = "a value reduced over the batch goes back into single samples ({})"
 
 class _Unproven(Exception):
     """Carries the reason."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 def measure(order: Iterable[Pair], context: Context) -> dict[Pair, Flow]:
@@ -45,7 +49,7 @@ def measure(order: Iterable[Pair], context: Context) -> dict[Pair, Flow]:
         try:
             flows[pair] = _flow(pair, kind, kids, context)
         except _Unproven as unproven:
-            flows[pair] = Flow(kind.kind, kind.terms, fault=str(unproven))
+            flows[pair] = Flow(kind.kind, kind.terms, fault=unproven.reason)
     return flows
 
 
@@ -83,10 +87,10 @@ def _opaque(pair: Pair, kind: Flow, kids: Sequence[Kid]) -> Flow:
 
 def _rows(pair: Pair, kids: Sequence[Kid], context: Context) -> Flow:
     if any(len(out.growing) > 1 for out in pair.outputs):
-        raise _Unproven(TWO_DIMS.format(table.words_for(pair.op)))
+        raise _Unproven(Coupling(TWO_DIMS.format(table.words_for(pair.op))))
     # A mask may select as many values in both runs: such rows do not grow and are no rows any more.
     if any(kid.flow.kind == "batch" or (kid.flow.kind == "rows" and not kid.growing) for kid in kids):
-        raise _Unproven(GOES_BACK.format(table.words_for(pair.op)))
+        raise _Unproven(Coupling(GOES_BACK.format(table.words_for(pair.op))))
     layout = layout_of(pair, kids, context)
     if layout.fault:
         raise _Unproven(layout.fault)
@@ -115,7 +119,7 @@ def _free(pair: Pair, kids: Sequence[Kid], context: Context) -> Flow:
 def _batch(pair: Pair, kids: Sequence[Kid], context: Context) -> Flow:
     rows = [kid for kid in kids if kid.flow.kind == "rows"]
     if rows and any(kid.flow.kind == "batch" for kid in kids):
-        raise _Unproven(GOES_BACK.format(table.words_for(pair.op)))
+        raise _Unproven(Coupling(GOES_BACK.format(table.words_for(pair.op))))
     if rows and is_selection(pair):
         return Flow("rows", rows[0].flow.terms, is_ragged=True)
     if rows:

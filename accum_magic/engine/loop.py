@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from accum_magic.engine.calls import StudiedCalls
 from accum_magic.engine.facts import StepFacts
 from accum_magic.engine.gradients import SetAside
 from accum_magic.engine.run import Run
+from accum_magic.engine.saved import SavedTensors
 from accum_magic.engine.site import Outcome, Site
 from accum_magic.engine.values import Collector, detached
 from accum_magic.engine.weighing import Nothing, Weighing
 from accum_magic.engine.weights import look_at, parameters_of
+
+_FRAMES_FROM_REPLAY = 5  # learn, _run_replayed, run, step: then the user's own line
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +64,38 @@ class MicroBatches:
         """Run them all and return the values of the whole batch."""
         __tracebackhide__ = True
         if len(self.sizes) == 1:
-            return self._run_one((*read, *unread))
+            self.run_of_cell.micro_batches = self.run_of_cell.micro_batch = 1
+            return self._run_whole((*read, *unread))
+        if self.site.calls is not None:
+            return self._run_replayed(self.site.calls, (*read, *unread))
         try:
             return self._run_many(read, unread)
         except _StaleFactsError:
             self.site.signature = ()  # the graph of its micro-batch is gone when this block is left
         self.site.measure(self.micro_step, self.batch, self.sizes, read)
-        return self._run_many(read, unread)
+        return self.run(read, unread)
 
-    def _run_one(self, names: Sequence[str]) -> tuple[Any, ...]:
-        """A single micro-batch is the plain step."""
+    def _run_replayed(self, calls: StudiedCalls, names: Sequence[str]) -> tuple[Any, ...]:
+        """The plain step, with its module calls in chunks."""
         __tracebackhide__ = True
-        self.run_of_cell.micro_batches = self.run_of_cell.micro_batch = 1
-        roots, values = self.micro_step(*self.batch.values())
+        from accum_magic.engine.replay import ChunkedCalls  # activation checkpointing is read when it is needed
+
+        run, chunked = self.run_of_cell, ChunkedCalls(calls, self.sizes, self.run_of_cell.chunk_begins)
+        run.micro_batches = len(self.sizes)
+        if self.site.signature:
+            return self._run_whole(names, chunked)
+        self.site.signature = ("replay",)
+        run.learn(self.site, _FRAMES_FROM_REPLAY)
+        with SavedTensors() as saved:
+            found = self._run_whole(names, chunked)
+        self.site.whole_bytes = saved.peak_bytes
+        return found
+
+    def _run_whole(self, names: Sequence[str], calls: AbstractContextManager[object] | None = None) -> tuple[Any, ...]:
+        """The plain step, where `calls` may see to its module calls."""
+        __tracebackhide__ = True
+        with calls or nullcontext():
+            roots, values = self.micro_step(*self.batch.values())
         self.gradients.take(parameters_of(roots))
         for which, root in enumerate(roots):
             self.backward(which, root, None)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
 from accum_magic.engine import reductions as table
 from accum_magic.engine.facts import Scalar, StepFacts, Unknown
@@ -84,7 +85,9 @@ def probe(forward: Callable[[int], Outcome], k: int, sources: Mapping[str, objec
         rehearsal.rewind()
         is_quiet = not rehearsal.drew and not rehearsal.batch_norms()
         context = Context(k, is_quiet, (small.reads, large.reads))
-        return _facts(small, large, context, rehearsal, left)
+        # the user's own mode (a FLOP counter) would be handed numbers that are kept in tensors as plain ones
+        with _disable_current_modes():
+            return _facts(small, large, context, rehearsal, left)
 
 
 def _eager() -> AbstractContextManager[object]:
@@ -142,6 +145,7 @@ def _facts(small: _Run, large: _Run, context: Context, rehearsal: Rehearsal, lef
         roots=roots,
         values=values,
         reasons=tuple(dict.fromkeys(reasons)),
+        state_reasons=left.reasons,
         notes=(*_notes(rehearsal), *left.notes),
         min_samples=_min_samples(steps.order, rehearsal),
         saved_bytes=(small.saved_bytes - slope * context.k, slope),

@@ -144,15 +144,19 @@ class Run:
         """Add a note to the summary."""
         self.notes[text] = None
 
-    def learn(self, site: Site) -> None:
-        """Take over what the probe of a step has found."""
+    def learn(self, site: Site, frames: int = _FRAMES_TO_THE_CELL) -> None:
+        """Take over what the probe of a step has found; a warning skips the frames up to the cell's."""
         self.reasons |= dict.fromkeys(site.reasons)
         self.notes |= dict.fromkeys(site.notes)
         if site.reasons and not self.is_shown:
             for reason in site.reasons:
                 message = f"line {site.line}: the accumulated result is approximate: {reason}"
-                warnings.warn(message, ApproximateWarning, stacklevel=_FRAMES_TO_THE_CELL)
+                warnings.warn(message, ApproximateWarning, stacklevel=frames)
         self.emit(StepMeasured(site.line, tuple(site.reasons), tuple(site.notes)))
+
+    def chunk_begins(self, index: int) -> None:
+        """Note that a replayed step has come to another chunk."""
+        self.micro_batch = index + 1
 
     def doubt(self, is_founded: torch.Tensor, line: int) -> None:
         """Note whether a step's targets were ignored or weighted; the answer is read when it is asked for."""
@@ -169,11 +173,10 @@ class Run:
             self.reasons[IGNORED] = None
         self.doubts.clear()
 
-    def estimate(self, saved_bytes: tuple[float, float], largest: int, samples: int) -> None:
-        """Take over what the probe measured of the activations: `a + b * samples` bytes."""
-        constant, each = saved_bytes
-        self.activation_bytes = max(self.activation_bytes or 0.0, constant + each * largest)
-        self.plain_activation_bytes = max(self.plain_activation_bytes or 0.0, constant + each * samples)
+    def estimate(self, activation_bytes: float, plain_activation_bytes: float) -> None:
+        """Take over what a step keeps for its backward, and what the plain cell would."""
+        self.activation_bytes = max(self.activation_bytes or 0.0, activation_bytes)
+        self.plain_activation_bytes = max(self.plain_activation_bytes or 0.0, plain_activation_bytes)
 
     def use_device(self, device: torch.device) -> None:
         """Measure the memory of the device that the batch is on."""

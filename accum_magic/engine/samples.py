@@ -9,6 +9,7 @@ import torch
 
 from accum_magic.engine import reductions as table
 from accum_magic.engine.graph import as_signed
+from accum_magic.engine.terms import Coupling
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,7 +106,7 @@ def _mixing(pair: Pair, output: Output, dim: int, rows: Sequence[Kid]) -> str:
 def _along(pair: Pair, dim: int) -> str:
     dims = pair.dims("dim", "dims", "dimension")
     # `roll` without dimensions rolls the flattened tensor.
-    return f"{table.words_for(pair.op)} runs along the batch dimension" if dim in dims or not dims else ""
+    return Coupling(f"{table.words_for(pair.op)} runs along the batch dimension") if dim in dims or not dims else ""
 
 
 def _trailing(pair: Pair) -> int:
@@ -126,7 +127,7 @@ def _contraction(pair: Pair, rows: Sequence[Kid]) -> str:
         is_last = kid.index == left or pair.op == "Linear" or rank == 1
         summed = {left: rank - 1, right: rank - 1 if is_last else rank - 2}.get(kid.index)
         if summed in kid.growing:
-            return f"{table.words_for(pair.op)} sums over the batch and hands the sum back to single samples"
+            return Coupling(f"{table.words_for(pair.op)} sums over the batch and hands the sum back to single samples")
     return ""
 
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 
+from accum_magic.engine.calls import StudiedCalls, study_calls
 from accum_magic.engine.facts import StepFacts, Unknown
 from accum_magic.engine.failure import Attempt
+from accum_magic.engine.per_batch import PerBatch
 from accum_magic.engine.probe import probe
 from accum_magic.engine.split import (
     UnequalRows,
@@ -23,6 +25,12 @@ from accum_magic.engine.split import (
 from accum_magic.engine.weights import Targets, find_targets, node_at
 from accum_magic.errors import BatchError
 
+REPLAYED = "{}: replayed ({}): modules run in chunks, forward twice, and the loss sees the whole batch"
+COUPLED = (
+    "{}: `{}` itself compares the samples of a batch ({}), and no module in it could run in chunks. Put its layers "
+    "into modules of their own, or run the cell approximately with --replay never."
+)
+WHOLE = "`{}` runs on the whole batch: {}"
 PROBE_SAMPLES = 2  # a size of 1 broadcasts, so k = 2 and k + 1 = 3 are the cheapest two that tell
 Outcome = tuple[Sequence[torch.Tensor], Sequence[Any]]
 
@@ -39,8 +47,12 @@ class Site:
     found_dims: dict[str, int] = field(default_factory=dict)  # by shape, where no line of the cell tells
     divided: tuple[str, ...] | None = None  # names that are split, decided at the first step
     absent: tuple[str, ...] = ()  # names that were None when it was decided
+    replay: str = "auto"  # or "always", "never"
     facts: StepFacts | None = None
+    calls: StudiedCalls | None = None  # under replay: the module calls that run in chunks
+    whole_bytes: int = 0  # under replay: what is kept of the whole batch beside a chunk's activations
     signature: tuple[object, ...] = ()  # the graph the facts were read from
+    pairwise: tuple[str, ...] = ()  # divided names that the probe cuts along both of their dimensions
     targets: dict[int, Targets | None] = field(default_factory=dict)  # by root
     reasons: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -191,28 +203,67 @@ class Site:
 
         """
         __tracebackhide__ = True
-        samples = sum(sizes)
+        samples, sources = sum(sizes), self._sources(micro_step, batch)
 
         def forward(count: int) -> Outcome:
             __tracebackhide__ = True
             return micro_step(*(self._first(n, v, count, samples) for n, v in batch.items()))
 
-        failure: Exception | None = None
-        try:
-            facts = probe(forward, PROBE_SAMPLES, self._sources(micro_step, batch))
-        except Exception as error:  # noqa: BLE001 - it is raised below
-            failure = error
-        if failure is not None:
+        self.pairwise = ()
+        facts, failure = _attempted(forward, sources)
+        if failure is not None and self.replay != "never":
+            self.pairwise = self._pairwise(batch, samples)
+            facts, _ = _attempted(forward, sources) if self.pairwise else (None, None)
+        self.calls = self._studied(facts, forward, batch, sources) if facts is not None else None
+        if failure is not None and self.calls is None:
             first = [column[0] for column in self.pieces(batch, sizes)]
             probed = (PROBE_SAMPLES, PROBE_SAMPLES + 1)
-            sources = self._sources(micro_step, batch)
             Attempt(self.where, micro_step, batch, first, sizes, self.divided or (), probed, sources).explain(failure)
-        self._check_values(facts, read)
+        assert facts is not None  # noqa: S101 - or there was a failure
         self.facts = facts
+        self.reasons, self.notes = list(facts.reasons), list(facts.notes)
+        if self.calls is not None:
+            unproven = facts.unproven
+            self.reasons = [reason for reason in self.reasons if reason not in unproven]
+            self.notes.append(REPLAYED.format(self.where, unproven[0] if unproven else "asked for"))
+            self.notes += [WHOLE.format(*found) for found in self.calls.coupled.items()]
+            return  # all values are the whole batch's
+        self._check_values(facts, read)
         # that every target counts is no longer taken on trust: it is looked at in every step
         watched = [reason for root in facts.roots if root.unignored for reason in root.reasons]
-        self.reasons, self.notes = [r for r in facts.reasons if r not in watched], list(facts.notes)
+        self.reasons = [r for r in facts.reasons if r not in watched]
         self.targets.clear()
+
+    def _studied(
+        self,
+        facts: StepFacts,
+        forward: Callable[[int], Outcome],
+        batch: Mapping[str, Any],
+        sources: Mapping[str, object],
+    ) -> StudiedCalls | None:
+        """Find the module calls that run in chunks while the loss sees the whole batch; None without replay."""
+        # A chunk is computed twice: from other state it would be another one.
+        if (
+            self.replay == "never"
+            or facts.state_reasons
+            or any(isinstance(value, PerBatch) for value in batch.values())
+        ):
+            return None
+        if self.replay == "auto" and not facts.unproven:
+            return None
+        calls = study_calls(forward, PROBE_SAMPLES, sources)
+        if not calls.can_chunk:
+            if calls.coupled:
+                raise BatchError(COUPLED.format(self.where, *next(iter(calls.coupled.items()))))
+            if self.replay == "always":
+                raise BatchError(f"{self.where}: --replay always finds no module call that can run in chunks")
+            return None
+        return calls
+
+    def _pairwise(self, batch: Mapping[str, Any], samples: int) -> tuple[str, ...]:
+        """Return the names that compare each sample with each, such as `y[:, None] == y`."""
+        square = (samples, samples)
+        return tuple(n for n in self.divided or () if tuple(getattr(batch[n], "shape", ())[:2]) == square)
 
     def _sources(self, micro_step: Callable[..., Outcome], batch: Mapping[str, Any]) -> dict[str, object]:
         """Return where the step may keep state: behind the names it reads, the batch's own rows aside."""
@@ -238,6 +289,9 @@ class Site:
         """Return the first samples of a value; a batch too small for the probe is repeated."""
         if name not in (self.divided or ()):
             return value
+        if name in self.pairwise:
+            index = torch.arange(count, device=value.device) % samples
+            return value[index][:, index]
         if count <= samples:
             return split(value, (count, samples - count) if count < samples else (samples,), self.dim(name))[0]
         return _repeated(value, count, self.dim(name))
@@ -249,6 +303,16 @@ class Site:
         for index, (root, fact) in enumerate(zip(roots, self.facts.roots, strict=True)):
             if fact.reduction == "measured":
                 self.targets[index] = find_targets(node_at(root, fact.path), inside)
+
+
+def _attempted(
+    forward: Callable[[int], Outcome], sources: Mapping[str, object]
+) -> tuple[StepFacts | None, Exception | None]:
+    __tracebackhide__ = True
+    try:
+        return probe(forward, PROBE_SAMPLES, sources), None
+    except Exception as error:  # noqa: BLE001 - whoever asks raises it, or explains it
+        return None, error
 
 
 def _repeated(value: Any, count: int, dim: int) -> Any:

@@ -208,13 +208,12 @@ class State:
         for record in self._records:
             record.restore()
 
-    def rewind_generators(self) -> bool:
-        """Put the user's random generators back; return whether any was drawn from."""
-        generators = [record for record in self._records if isinstance(record, _Generator)]
-        drew = any(generator.was_drawn_from for generator in generators)
-        for generator in generators:
-            generator.restore()
-        return drew
+    def rewind_generators(self) -> list[torch.Generator]:
+        """Put the user's random generators back; return those that were drawn from."""
+        drawn = [record for record in self._records if isinstance(record, _Generator) and record.was_drawn_from]
+        for record in drawn:
+            record.restore()
+        return [record.holder for record in drawn]
 
 
 def _records_of(label: str, value: Any) -> Iterator[_Record]:

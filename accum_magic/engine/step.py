@@ -74,6 +74,7 @@ def step(  # noqa: PLR0913 - each is what the rewritten cell has to say
         return tuple(micro_step(*batch.values())[1])
     run = current_run()
     site = _site_of(run, micro_step, loose, fixed, dims or {})
+    site.replay = replay
     if not run.steps:
         run.use_device(next((v.device for v in batch.values() if isinstance(v, torch.Tensor)), torch.device("cpu")))
     whole = not torch.is_grad_enabled()  # then `backward` raises, as it does in the plain cell
@@ -96,6 +97,9 @@ def step(  # noqa: PLR0913 - each is what the rewritten cell has to say
         raise
     if undoable:
         _UNDO.append(gradients)
+    if site.facts is not None:
+        kept = [site.whole_bytes + site.facts.kept_bytes(count) for count in (max(sizes), samples)]
+        run.estimate(*kept)
     run.step_done(sum(sizes), len(sizes), loop.loss)
     return values
 
@@ -116,8 +120,6 @@ def _measured_sizes(  # noqa: PLR0913, PLR0917 - what a measurement needs
     if min(sizes) < site.min_samples:
         sizes = micro_batch_sizes(samples, max(1, samples // site.min_samples), None)
         run.note(f"micro-batches have {site.min_samples} samples at least: BatchNorm or squeeze() needs them")
-    if site.facts is not None:
-        run.estimate(site.facts.saved_bytes, max(sizes), samples)
     return sizes
 
 

@@ -12,6 +12,13 @@ if TYPE_CHECKING:
 ROUNDING = 1e-7
 """Two ratios this close are one: sizes are exact, and so are Python numbers."""
 
+
+class Coupling(str):
+    """A reason that is a proof: samples meet here. Other reasons tell of what could not be proven."""
+
+    __slots__ = ()
+
+
 TermKind = Literal["plain", "free", "nll", "divided"]
 
 

@@ -102,6 +102,8 @@ class Rehearsal:
     """Every module that was called, in the order of its first call."""
     drew: bool = False
     """Whether a forward drew random numbers, as far as ``rewind`` has seen."""
+    generators: dict[torch.Generator, None] = field(default_factory=dict)
+    """The user's own random generators that were drawn from."""
     state: State = field(default_factory=State)
     _start: RandomStates | None = None
     _hook: RemovableHandle | None = None
@@ -132,7 +134,8 @@ class Rehearsal:
         if self._start is not None:
             self.drew = self.drew or self._start.differs(RandomStates.now())
             self._start.restore()
-        self.drew = self.state.rewind_generators() or self.drew
+        self.generators |= dict.fromkeys(self.state.rewind_generators())
+        self.drew = self.drew or bool(self.generators)
 
     def _remember(self, module: nn.Module, _args: Any) -> None:
         if module not in self.modules:

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - as everybody writes it
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import accum_magic
 from accum_magic.engine.run import ApproximateWarning, begin
@@ -156,7 +157,7 @@ def test_batch_norm_is_approximate_and_never_gets_a_single_sample():
 
 def test_an_approximate_result_that_nobody_shows_is_warned_of(model):
     with pytest.warns(ApproximateWarning, match="the square root of a value") as caught:
-        step(lambda x, y: F.mse_loss(model(x), F.one_hot(y, 4).double()).sqrt())
+        step(lambda x, y: F.mse_loss(model(x), F.one_hot(y, 4).double()).sqrt(), replay="never")
     assert caught[0].filename == __file__
 
 
@@ -224,3 +225,17 @@ def test_pieces_that_are_padded_to_different_lengths_are_not_joined(model):
     [value] = accum_magic.step(micro_step, {"x": X, "y": longest}, n=3, read=("padded",))
     with pytest.raises(accum_magic.AccumulateError, match="its micro-batches are padded to different lengths"):
         value.sum()
+
+
+@pytest.mark.usefixtures("run")
+def test_a_users_own_dispatch_mode_is_left_alone_by_the_measurement(model):
+    """A FLOP counter is such a mode; it is handed numbers that PyTorch keeps in tensors as plain ones."""
+
+    def loss(x, y):
+        return F.cross_entropy(model(x) / 2.0, y).sqrt()
+
+    expected = plain_gradients(model, loss)
+    with FlopCounterMode(display=False) as counter:
+        step(loss)
+    assert counter.get_total_flops() > 0
+    assert_same(gradients(model), expected)

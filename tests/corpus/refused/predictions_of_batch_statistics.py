@@ -1,4 +1,5 @@
 # predictions standardised over the batch inside the step, and read after it: no piece has them.  idiom: predictions
+# options: --replay never
 # when: run
 # %% setup
 import torch

@@ -1,5 +1,4 @@
 # packed sequences, unsorted: the LSTM sorts them and sorts back, so each sample's prediction is its own.  idiom: packed-sequence
-# verdict: approximate
 # %% setup
 import torch
 import torch.nn as nn

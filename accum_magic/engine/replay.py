@@ -1,0 +1,137 @@
+"""Replay: the exact way for losses that are no mean over samples (InfoNCE, Dice, RMSE, a maximum).
+
+The step runs once, on the whole batch; only its module calls run chunk by chunk, under activation
+checkpointing (https://docs.pytorch.org/docs/stable/checkpoint.html). The loss sees every output of the
+full batch, as in GradCache (Gao et al. 2021, arXiv 2101.06983), and each chunk is computed once more
+when the backward pass reaches it: one more forward in all, and the activations of one chunk at a time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils import _pytree as pytree
+from torch.utils.checkpoint import checkpoint
+
+from accum_magic.engine.calls import OutermostCalls
+from accum_magic.engine.split import flatten
+from accum_magic.engine.undo import RandomStates
+from accum_magic.errors import BatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    from torch import nn
+
+    from accum_magic.engine.calls import CallFacts, Key, StudiedCalls
+
+
+class ChunkedCalls(OutermostCalls):
+    """A block whose module calls run in chunks: put a step's forward pass on the whole batch into it.
+
+    >>> import torch
+    >>> from accum_magic.engine.calls import study_calls
+    >>> model, x = torch.nn.Linear(3, 2), torch.randn(5, 3)
+    >>> calls = study_calls(lambda n: model(x[:n]), 2, {"model": model})
+    >>> with ChunkedCalls(calls, (3, 2)):
+    ...     out = model(x)
+    >>> out.shape, out.grad_fn.name()
+    (torch.Size([5, 2]), 'CatBackward0')
+
+    Raises:
+        BatchError: A call is not the one that was studied; no gradient has changed.
+
+    """
+
+    def __init__(
+        self, calls: StudiedCalls, sizes: Sequence[int], on_chunk: Callable[[int], object] = lambda _: None
+    ) -> None:
+        super().__init__(calls.opened)
+        self._calls, self._sizes, self._samples, self._on_chunk = calls, sizes, sum(sizes), on_chunk
+        self._made: Counter[Key] = Counter()
+
+    def handle(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a call in chunks, and join their results."""
+        __tracebackhide__ = True
+        leaves, spec = flatten((args, kwargs))
+        facts = self._facts(module, (id(module), spec))
+        if facts is None:
+            return self.original(module, *args, **kwargs)
+        columns = [self._pieces(module, leaf, dim) for leaf, dim in zip(leaves, facts.inputs, strict=True)]
+        results = []
+        for index, pieces in enumerate(zip(*columns, strict=True)):
+            self._on_chunk(index)
+            results.append(flatten(self._chunk(module, spec, pieces)))
+        leaves_of_chunks = zip(*(parts for parts, _ in results), strict=True)
+        joined = [
+            parts[0] if dim is None else torch.cat(parts, dim)
+            for dim, parts in zip(facts.outputs, leaves_of_chunks, strict=True)
+        ]
+        return pytree.tree_unflatten(joined, results[0][1])
+
+    def _facts(self, module: nn.Module, key: Key) -> CallFacts | None:
+        """Return what was found of this call; a loop over more time steps repeats its last one."""
+        known = self._calls.facts.get(key)
+        if not known:
+            raise BatchError(_another_call(module))
+        position = self._made[key]
+        self._made[key] += 1
+        return known[min(position, len(known) - 1)]
+
+    def _pieces(self, module: nn.Module, leaf: Any, dim: int | None) -> Sequence[Any]:
+        if dim is None:
+            return (leaf,) * len(self._sizes)
+        each, rest = divmod(leaf.shape[dim], self._samples)
+        if rest:
+            raise BatchError(_another_call(module))
+        return torch.split_with_sizes(leaf, [each * size for size in self._sizes], dim)
+
+    def _chunk(self, module: nn.Module, spec: pytree.TreeSpec, leaves: Sequence[Any]) -> Any:
+        original = self.original
+
+        def run(*tensors: torch.Tensor) -> Any:
+            given = iter(tensors)
+            args, kwargs = pytree.tree_unflatten(
+                [next(given) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves], spec
+            )
+            return original(module, *args, **kwargs)
+
+        tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+        if not torch.is_grad_enabled():
+            return run(*tensors)
+        return checkpoint(
+            run, *tensors, use_reentrant=False, preserve_rng_state=False, context_fn=self._contexts, early_stop=False
+        )
+
+    def _contexts(self) -> tuple[AbstractContextManager[object], AbstractContextManager[object]]:
+        """Return what surrounds a chunk's first forward and its second one: the same random numbers in both."""
+        if not self._calls.draws:
+            return nullcontext(), nullcontext()
+        generators = self._calls.generators
+        start, states = RandomStates.now(), [generator.get_state() for generator in generators]
+        return nullcontext(), _drawing_from(start, generators, states)
+
+
+@contextmanager
+def _drawing_from(
+    start: RandomStates, generators: Sequence[torch.Generator], states: Sequence[torch.Tensor]
+) -> Iterator[None]:
+    """Draw what was drawn from a start on, and leave the generators as they are."""
+    with ExitStack() as stack:
+        stack.callback(RandomStates.now().restore)
+        for generator, state in zip(generators, states, strict=True):
+            stack.callback(generator.set_state, generator.get_state())
+            generator.set_state(state)
+        start.restore()
+        yield
+
+
+def _another_call(module: nn.Module) -> str:
+    return (
+        f"replay: `{type(module).__name__}` is called in another way than in the step that was measured, so its "
+        "batch cannot be cut into chunks. Run the cell with --replay never, or without %%accumulate."
+    )
