@@ -78,3 +78,27 @@ for epoch in range(epochs):
     best = min(best, train_loss)
     print(f"{epoch}: {train_loss:.4f} {train_acc:.3f} {val_acc:.3f}")
 """
+
+INFONCE = """\
+for x, z in loader:
+    optimizer.zero_grad()
+    a, b = F.normalize(model(x), dim=1), F.normalize(model(z), dim=1)
+    loss = F.cross_entropy(a @ b.T / 0.1, torch.arange(len(x)))
+    loss.backward()
+    optimizer.step()
+"""
+
+GRAD_CACHE = """\
+for x, z in loader:
+    optimizer.zero_grad()
+    chunks = [*x.chunk(N), *z.chunk(N)]
+    with torch.no_grad():
+        outputs = torch.cat([model(chunk) for chunk in chunks])
+    outputs.requires_grad_()
+    a, b = (F.normalize(half, dim=1) for half in outputs.chunk(2))
+    loss = F.cross_entropy(a @ b.T / 0.1, torch.arange(len(x)))
+    loss.backward()
+    for chunk, gradient in zip(chunks, outputs.grad.chunk(2 * N)):
+        model(chunk).backward(gradient)
+    optimizer.step()
+"""
