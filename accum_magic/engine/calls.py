@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Self
@@ -22,6 +23,7 @@ from accum_magic.engine.facts import Constant, Joined
 from accum_magic.engine.flow import measure
 from accum_magic.engine.graph import Lockstep, Output, is_equal
 from accum_magic.engine.leaves import leaf_facts, pair_top
+from accum_magic.engine.probe import eager
 from accum_magic.engine.reads import NumberReads
 from accum_magic.engine.split import flatten
 from accum_magic.engine.terms import Context, Coupling
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
     from accum_magic.engine.facts import Leaf
 
-Key = tuple[int, pytree.TreeSpec]
+Key = tuple[nn.Module, pytree.TreeSpec]
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
 
 
@@ -47,6 +49,7 @@ class CallFacts:
     """Per leaf of its result the dimension where chunks are joined; None: the same in every chunk."""
 
 
+NO_ROWS = "what goes in or comes out has no row per sample"
 _UNLIKE = -1
 _WHOLE = CallFacts((), ())
 _UNTOLD = CallFacts((_UNLIKE,), ())
@@ -54,18 +57,18 @@ _UNTOLD = CallFacts((_UNLIKE,), ())
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StudiedCalls:
-    """What is known of a step's module calls; no tensor among it."""
+    """What is known of a step's module calls; it holds modules, so it lives no longer than its run."""
 
     facts: Mapping[Key, Sequence[CallFacts | None]]
     """By module and structure of its arguments, one entry per call; None: the call has no part in the batch."""
-    opened: frozenset[int]
-    """Modules, by id, that run as they stand while their children are looked at."""
+    opened: frozenset[nn.Module]
+    """Modules that run as they stand while their children are looked at."""
     draws: bool
     """Whether random numbers are drawn in the step."""
     generators: tuple[torch.Generator, ...]
     """The user's own random generators that it draws from."""
-    coupled: Mapping[str, str]
-    """Kinds of modules with parameters that compare samples and hold no other module, and by what."""
+    whole: Mapping[str, str]
+    """Kinds of modules that have parameters, hold no other module and still run on the whole batch, and why."""
 
     @property
     def can_chunk(self) -> bool:
@@ -76,13 +79,14 @@ class StudiedCalls:
 class OutermostCalls(ABC):
     """A block in which the outermost calls of modules that are not open go through `handle`.
 
-    `nn.Module.__call__` is replaced for the length of the block, in the thread that has entered it.
+    `nn.Module.__call__` is replaced for the length of the block, but not while a call is handled: what a
+    module calls in turn costs nothing, and a compiled one is traced as ever.
     """
 
-    def __init__(self, opened: Iterable[int]) -> None:
+    def __init__(self, opened: Iterable[nn.Module]) -> None:
         self._opened = frozenset(opened)
-        self._is_inside = False
         self._thread = threading.get_ident()
+        self._stack = ExitStack()
         self.original: Callable[..., Any] = nn.Module.__call__
 
     @abstractmethod
@@ -92,16 +96,18 @@ class OutermostCalls(ABC):
     def __enter__(self) -> Self:
         outermost, original = self, nn.Module.__call__
         self.original = original
+        if any(type(module).__name__ == "OptimizedModule" for module in self._opened):
+            self._stack.enter_context(eager())  # a compiled module does not call its children one by one
 
         def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
             __tracebackhide__ = True
-            if outermost._passes(module):
+            if module in outermost._opened or threading.get_ident() != outermost._thread:
                 return original(module, *args, **kwargs)
-            outermost._is_inside = True
+            nn.Module.__call__ = original  # type: ignore[method-assign]
             try:
                 return outermost.handle(module, args, kwargs)
             finally:
-                outermost._is_inside = False
+                nn.Module.__call__ = call  # type: ignore[method-assign]
 
         nn.Module.__call__ = call  # type: ignore[method-assign]
         return self
@@ -110,9 +116,7 @@ class OutermostCalls(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         nn.Module.__call__ = self.original  # type: ignore[method-assign]
-
-    def _passes(self, module: nn.Module) -> bool:
-        return self._is_inside or id(module) in self._opened or threading.get_ident() != self._thread
+        self._stack.close()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,12 +125,14 @@ class _Call:
     spec: pytree.TreeSpec
     inputs: list[Any]
     outputs: list[Any]
+    is_pure: bool
+    """Whether it leaves its inputs as they are; else the second pass would find others."""
 
 
 class _Listener(OutermostCalls):
     """Runs the calls as they are, each in a graph of its own, and remembers what went in and came out."""
 
-    def __init__(self, opened: Iterable[int]) -> None:
+    def __init__(self, opened: Iterable[nn.Module]) -> None:
         super().__init__(opened)
         self.calls: list[_Call] = []
 
@@ -134,9 +140,14 @@ class _Listener(OutermostCalls):
         leaves, spec = flatten((args, kwargs))
         leaves = [_cut(leaf) for leaf in leaves]
         args, kwargs = pytree.tree_unflatten(leaves, spec)
+        before = _versions(leaves)
         result = self.original(module, *args, **kwargs)
-        self.calls.append(_Call(module, spec, leaves, flatten(result)[0]))
+        self.calls.append(_Call(module, spec, leaves, flatten(result)[0], before == _versions(leaves)))
         return result
+
+
+def _versions(leaves: Iterable[Any]) -> list[int]:
+    return [leaf._version for leaf in leaves if isinstance(leaf, torch.Tensor) and not leaf.is_inference()]
 
 
 def _cut(leaf: Any) -> Any:
@@ -151,8 +162,8 @@ class _Round:
     """What one look at the step has told."""
 
     facts: dict[Key, list[CallFacts | None]] = field(default_factory=dict)
-    to_open: set[int] = field(default_factory=set)
-    coupled: dict[str, str] = field(default_factory=dict)
+    to_open: set[nn.Module] = field(default_factory=set)
+    whole: dict[str, str] = field(default_factory=dict)
 
 
 def study_calls(forward: Callable[[int], object], k: int, sources: Mapping[str, object]) -> StudiedCalls:
@@ -165,22 +176,22 @@ def study_calls(forward: Callable[[int], object], k: int, sources: Mapping[str, 
         sources: what the forward reads, by name, as for `probe`.
 
     """
-    opened: set[int] = set()
-    coupled: dict[str, str] = {}
+    opened: set[nn.Module] = set()
+    whole: dict[str, str] = {}
     while True:
         found, rehearsal = _look(forward, k, sources, opened)
-        coupled |= found.coupled
+        whole |= found.whole
         if not found.to_open:
             generators = tuple(rehearsal.generators)
-            return StudiedCalls(found.facts, frozenset(opened), rehearsal.drew, generators, coupled)
+            return StudiedCalls(found.facts, frozenset(opened), rehearsal.drew, generators, whole)
         opened |= found.to_open
 
 
 def _look(
-    forward: Callable[[int], object], k: int, sources: Mapping[str, object], opened: set[int]
+    forward: Callable[[int], object], k: int, sources: Mapping[str, object], opened: set[nn.Module]
 ) -> tuple[_Round, Rehearsal]:
     """Run the step twice with some modules open; its graphs are gone when this returns."""
-    with Rehearsal(sources) as rehearsal:
+    with eager(), Rehearsal(sources) as rehearsal:
         small, reads = _listen(forward, k, opened)
         rehearsal.rewind()
         large, more_reads = _listen(forward, k + 1, opened)
@@ -190,7 +201,7 @@ def _look(
             return _compared(small, large, Context(k, is_quiet, (reads, more_reads))), rehearsal
 
 
-def _listen(forward: Callable[[int], object], samples: int, opened: set[int]) -> tuple[list[_Call], NumberReads]:
+def _listen(forward: Callable[[int], object], samples: int, opened: set[nn.Module]) -> tuple[list[_Call], NumberReads]:
     with _Listener(opened) as listener, NumberReads() as reads:
         forward(samples)
     return listener.calls, reads
@@ -200,23 +211,23 @@ def _compared(small: list[_Call], large: list[_Call], context: Context) -> _Roun
     found = _Round()
     for mine, theirs in zip_longest(small, large):
         if mine is None or theirs is None or mine.module is not theirs.module or mine.spec != theirs.spec:
-            found.to_open |= {id(call.module) for call in (mine, theirs) if call is not None}
+            found.to_open |= {call.module for call in (mine, theirs) if call is not None}
             break  # from here on the runs tell nothing of each other
         told = _Told(mine, theirs, context)
         facts = _facts_of(mine, theirs, told, context)
         if facts == _UNTOLD:
-            found.to_open.add(id(mine.module))
-            if told.coupling and _has_own_parameters_only(mine.module):
-                found.coupled[type(mine.module).__name__] = told.coupling
+            found.to_open.add(mine.module)
+            if _has_own_parameters_only(mine.module):
+                found.whole[type(mine.module).__name__] = told.fault
         else:
-            found.facts.setdefault((id(mine.module), mine.spec), []).append(facts if facts != _WHOLE else None)
+            found.facts.setdefault((mine.module, mine.spec), []).append(facts if facts != _WHOLE else None)
     return found
 
 
 def _facts_of(small: _Call, large: _Call, told: _Told, context: Context) -> CallFacts:
     inputs = [_input_dim(a, b, context) for a, b in zip(small.inputs, large.inputs, strict=True)]
     outputs = told.output_dims()
-    if outputs is None or _UNLIKE in inputs:
+    if outputs is None or _UNLIKE in inputs or not small.is_pure:
         return _UNTOLD
     if any(dim is not None for dim in inputs):
         return CallFacts(tuple(inputs), outputs)
@@ -254,9 +265,9 @@ class _Told:
         self._facts = [
             fact if _is_proven(fact, *pair, context) else None for fact, pair in zip(facts, pairs, strict=True)
         ]
-        faults = (flow.fault for flow in found if flow is not None)
-        self.coupling = next((fault for fault in faults if isinstance(fault, Coupling)), "")
-        """By what the call compares its samples; empty if nothing proves it."""
+        faults = [flow.fault for flow in found if flow is not None and flow.fault]
+        self.fault = next((fault for fault in faults if isinstance(fault, Coupling)), next(iter(faults), NO_ROWS))
+        """Why its outputs are not per sample; a `Coupling` where that is proven."""
 
     def output_dims(self) -> tuple[int | None, ...] | None:
         """Return where the chunks of its outputs are joined; None if they are not per sample."""

@@ -76,7 +76,7 @@ def probe(forward: Callable[[int], Outcome], k: int, sources: Mapping[str, objec
         (Joined(dim=0),)
     """
     with ExitStack() as stack:
-        stack.enter_context(_eager())
+        stack.enter_context(eager())
         rehearsal = stack.enter_context(Rehearsal(sources or {}))
         small = _run(forward, k)
         left = _left_behind(forward, small, rehearsal, k)
@@ -90,7 +90,8 @@ def probe(forward: Callable[[int], Outcome], k: int, sources: Mapping[str, objec
             return _facts(small, large, context, rehearsal, left)
 
 
-def _eager() -> AbstractContextManager[object]:
+def eager() -> AbstractContextManager[object]:
+    """Return a context in which compiled functions and modules run as they are written."""
     # Compiled graphs are opaque. Importing dynamo takes a second, and without it nothing is compiled.
     if "torch._dynamo" not in sys.modules:
         return nullcontext()

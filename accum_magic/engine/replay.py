@@ -58,7 +58,7 @@ class ChunkedCalls(OutermostCalls):
         """Run a call in chunks, and join their results."""
         __tracebackhide__ = True
         leaves, spec = flatten((args, kwargs))
-        facts = self._facts(module, (id(module), spec))
+        facts = self._facts(module, (module, spec))
         if facts is None:
             return self.original(module, *args, **kwargs)
         columns = [self._pieces(module, leaf, dim) for leaf, dim in zip(leaves, facts.inputs, strict=True)]

@@ -200,6 +200,7 @@ class Run:
         if self.ended_s is None:
             self.ended_s = time.perf_counter()
             self.peak_bytes = self.meter.peak_bytes()
+            self.sites.clear()  # they know the user's modules
             self.emit(RunEnded())
 
     @property

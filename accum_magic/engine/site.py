@@ -22,6 +22,7 @@ from accum_magic.engine.split import (
     split,
     with_attributes,
 )
+from accum_magic.engine.terms import Coupling
 from accum_magic.engine.weights import Targets, find_targets, node_at
 from accum_magic.errors import BatchError
 
@@ -226,7 +227,7 @@ class Site:
             unproven = facts.unproven
             self.reasons = [reason for reason in self.reasons if reason not in unproven]
             self.notes.append(REPLAYED.format(self.where, unproven[0] if unproven else "asked for"))
-            self.notes += [WHOLE.format(*found) for found in self.calls.coupled.items()]
+            self.notes += [WHOLE.format(*found) for found in self.calls.whole.items()]
             return  # all values are the whole batch's
         self._check_values(facts, read)
         # that every target counts is no longer taken on trust: it is looked at in every step
@@ -253,8 +254,9 @@ class Site:
             return None
         calls = study_calls(forward, PROBE_SAMPLES, sources)
         if not calls.can_chunk:
-            if calls.coupled:
-                raise BatchError(COUPLED.format(self.where, *next(iter(calls.coupled.items()))))
+            proven = [(kind, why) for kind, why in calls.whole.items() if isinstance(why, Coupling)]
+            if proven:
+                raise BatchError(COUPLED.format(self.where, *proven[0]))
             if self.replay == "always":
                 raise BatchError(f"{self.where}: --replay always finds no module call that can run in chunks")
             return None

@@ -37,9 +37,9 @@ class Encoder(nn.Module):
 class Centred(nn.Module):
     """A hand-written batch mean between two layers."""
 
-    def __init__(self):
+    def __init__(self, width=6):
         super().__init__()
-        self.first, self.last = nn.Linear(6, 8), nn.Linear(8, 5)
+        self.first, self.last = nn.Linear(width, 8), nn.Linear(8, 5)
 
     def forward(self, x):
         h = self.first(x)
@@ -121,6 +121,18 @@ FORWARDS = {
     "variance of the loss": (
         Encoder,
         "l = F.cross_entropy(model.encode(x), y, reduction='none')\n    loss = l.mean() + l.var()",
+    ),
+    "compiled": (
+        lambda: torch.compile(Recurrent(), backend="eager"),
+        "loss = torch.sqrt(F.mse_loss(model(x), t))",
+    ),
+    "compiled, batch mean inside": (
+        lambda: torch.compile(Centred(), backend="eager"),
+        "loss = F.cross_entropy(model(x), y)",
+    ),
+    "a module that writes into its input": (
+        lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(inplace=True), Centred(8)),
+        "loss = F.cross_entropy(model(x), y)",
     ),
     "two losses of one graph": (
         Encoder,
