@@ -11,7 +11,9 @@ from torch import nn
 
 SEES_PARTS = "{} sees one micro-batch at a time"
 # What these hang on a module or parameter is part of how they train, in micro-batches too.
-_OF_PACKAGES = frozenset({"torch", "accelerate", "lightning", "lightning_fabric", "transformers", "peft", "deepspeed"})
+_OF_PACKAGES = frozenset(
+    {"torch", "accelerate", "lightning", "lightning_fabric", "transformers", "peft", "deepspeed", "accum_magic"}
+)
 _ON_MODULES = {
     "forward hook": ("_forward_hooks", "_forward_pre_hooks"),
     "gradient hook": ("_backward_hooks", "_backward_pre_hooks"),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from accum_magic.engine.batch_norm import RunningStatistics
 from accum_magic.engine.calls import StudiedCalls
 from accum_magic.engine.facts import StepFacts
 from accum_magic.engine.gradients import SetAside
@@ -19,6 +20,7 @@ from accum_magic.engine.values import Collector, detached
 from accum_magic.engine.weighing import Nothing, Weighing
 from accum_magic.engine.weights import look_at, parameters_of
 
+_REPLAYED = ("replayed",)  # in place of a graph's signature
 _FRAMES_FROM_REPLAY = 5  # learn, _run_replayed, run, step: then the user's own line
 
 
@@ -42,8 +44,8 @@ class Backward:
         call(root, **options)
 
 
-class _StaleFactsError(Exception):
-    """The step builds another graph than the one that was probed: another loss, another mode."""
+class _ReplayedError(Exception):
+    """The step, measured in mid-run beside its first micro-batch, has to be replayed."""
 
 
 @dataclass(slots=True)
@@ -57,6 +59,7 @@ class MicroBatches:
     sizes: tuple[int, ...]
     gradients: SetAside
     backward: Backward
+    statistics: RunningStatistics = field(default_factory=RunningStatistics)
     loss: torch.Tensor | None = None  # of the whole batch, once it has run
     loss_at: int | None = None  # which of the step's values it is
 
@@ -66,36 +69,43 @@ class MicroBatches:
         if len(self.sizes) == 1:
             self.run_of_cell.micro_batches = self.run_of_cell.micro_batch = 1
             return self._run_whole((*read, *unread))
-        if self.site.calls is not None:
+        with self.statistics:
+            if self.site.calls is None:
+                try:
+                    return self._run_many(read, unread)
+                except _ReplayedError:
+                    self.statistics.forget()
+            assert self.site.calls is not None  # noqa: S101 - the step was measured anew in mid-run
             return self._run_replayed(self.site.calls, (*read, *unread))
-        try:
-            return self._run_many(read, unread)
-        except _StaleFactsError:
-            self.site.signature = ()  # the graph of its micro-batch is gone when this block is left
-        self.site.measure(self.micro_step, self.batch, self.sizes, read)
-        return self.run(read, unread)
 
     def _run_replayed(self, calls: StudiedCalls, names: Sequence[str]) -> tuple[Any, ...]:
         """The plain step, with its module calls in chunks."""
         __tracebackhide__ = True
         from accum_magic.engine.replay import ChunkedCalls  # activation checkpointing is read when it is needed
 
-        run, chunked = self.run_of_cell, ChunkedCalls(calls, self.sizes, self.run_of_cell.chunk_begins)
+        run, chunked = self.run_of_cell, ChunkedCalls(calls, self.sizes, self._chunk_begins, self.statistics.paused)
         run.micro_batches = len(self.sizes)
-        if self.site.signature:
+        if self._facts().batch_norms:
+            self.statistics.find_layers()
+        if self.site.signature == _REPLAYED:
             return self._run_whole(names, chunked)
-        self.site.signature = ("replay",)
+        self.site.signature = _REPLAYED
         run.learn(self.site, _FRAMES_FROM_REPLAY)
         with SavedTensors() as saved:
             found = self._run_whole(names, chunked)
         self.site.whole_bytes = saved.peak_bytes
         return found
 
+    def _chunk_begins(self, index: int) -> None:
+        self.statistics.micro_batch = index
+        self.run_of_cell.micro_batch = index + 1
+
     def _run_whole(self, names: Sequence[str], calls: AbstractContextManager[object] | None = None) -> tuple[Any, ...]:
         """The plain step, where `calls` may see to its module calls."""
         __tracebackhide__ = True
         with calls or nullcontext():
             roots, values = self.micro_step(*self.batch.values())
+        self.statistics.all_found()
         self.gradients.take(parameters_of(roots))
         for which, root in enumerate(roots):
             self.backward(which, root, None)
@@ -111,8 +121,11 @@ class MicroBatches:
         run.micro_batches = len(self.sizes)
         weighing: Weighing | None = None
         collectors: list[Collector] = []
+        if self._facts().batch_norms:
+            self.statistics.find_layers()
         for index, pieces in enumerate(zip(*columns, strict=True)):
             run.micro_batch = index + 1
+            self.statistics.micro_batch = index
             roots, values = micro_step(*pieces)
             if weighing is None:
                 weighing, collectors = self._look_at(roots, values, pieces, read, unread)
@@ -137,7 +150,8 @@ class MicroBatches:
         unread: tuple[str, ...],
     ) -> tuple[Weighing, list[Collector]]:
         """Prepare a step, from the graph of its first micro-batch."""
-        self.gradients.take(self._check_facts(roots, pieces))
+        self.statistics.all_found()
+        self.gradients.take(self._check_facts(roots, pieces, read))
         facts = self._facts()
         self.loss_at = _index_of_loss((*read, *unread), roots, values)
         named = zip((*read, *unread), facts.values, values, strict=True)
@@ -148,15 +162,24 @@ class MicroBatches:
         assert self.site.facts is not None  # noqa: S101 - a step is measured before its first micro-batch
         return self.site.facts
 
-    def _check_facts(self, roots: Sequence[torch.Tensor], pieces: Sequence[Any]) -> list[torch.Tensor]:
-        """Return the leaves of the graph, after a look whether it is still the one that was probed."""
+    def _check_facts(
+        self, roots: Sequence[torch.Tensor], pieces: Sequence[Any], read: tuple[str, ...]
+    ) -> list[torch.Tensor]:
+        """Return the leaves of the graph, after a look whether it is still the one that was probed.
+
+        In mid-run it may be another one: another loss, another mode. The step is then measured beside the graph of
+        its first micro-batch, which stays: a second forward pass would draw random numbers and move state once more.
+        """
         for root in roots:
             if root.numel() != 1 or not root.requires_grad:  # or gradients are switched off
                 root.backward()  # type: ignore[no-untyped-call]  # the user's own error: PyTorch says what is wrong
         parameters, signature = look_at(roots)
         is_new = signature != self.site.signature
         if is_new and self.site.signature:
-            raise _StaleFactsError
+            with self.statistics.paused():
+                self.site.measure(self.micro_step, self.batch, self.sizes, read)
+            if self.site.calls is not None:
+                raise _ReplayedError
         # in every step: a cell may weigh its classes anew for each batch or epoch
         self.site.find_targets(roots, dict(zip(self.batch, pieces, strict=True)))
         if is_new:

@@ -150,6 +150,7 @@ def _facts(small: _Run, large: _Run, context: Context, rehearsal: Rehearsal, lef
         notes=(*_notes(rehearsal), *left.notes),
         min_samples=_min_samples(steps.order, rehearsal),
         saved_bytes=(small.saved_bytes - slope * context.k, slope),
+        batch_norms=rehearsal.holds_batch_norms(),
     )
 
 

@@ -9,7 +9,7 @@ when the backward pass reaches it: one more forward in all, and the activations 
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,7 +22,7 @@ from accum_magic.engine.undo import RandomStates
 from accum_magic.errors import BatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
     from torch import nn
@@ -48,9 +48,18 @@ class ChunkedCalls(OutermostCalls):
     """
 
     def __init__(
-        self, calls: StudiedCalls, sizes: Sequence[int], on_chunk: Callable[[int], object] = lambda _: None
+        self,
+        calls: StudiedCalls,
+        sizes: Sequence[int],
+        on_chunk: Callable[[int], object] = lambda _: None,
+        again: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
+        """Cut each call into chunks of some ``sizes``; call ``on_chunk(index)`` before each.
+
+        ``again`` makes what surrounds the second pass of a chunk, in whatever thread the backward runs.
+        """
         super().__init__(calls.opened)
+        self._again = again
         self._calls, self._sizes, self._samples, self._on_chunk = calls, sizes, sum(sizes), on_chunk
         self._made: Counter[Key] = Counter()
 
@@ -109,25 +118,34 @@ class ChunkedCalls(OutermostCalls):
 
     def _contexts(self) -> tuple[AbstractContextManager[object], AbstractContextManager[object]]:
         """Return what surrounds a chunk's first forward and its second one: the same random numbers in both."""
-        if not self._calls.draws:
-            return nullcontext(), nullcontext()
-        generators = self._calls.generators
-        start, states = RandomStates.now(), [generator.get_state() for generator in generators]
-        return nullcontext(), _drawing_from(start, generators, states)
+        start = RandomStates.now() if self._calls.draws else None
+        states = [(generator, generator.get_state()) for generator in self._calls.generators]
+        return nullcontext(), _SecondPass(start, states, self._again)
 
 
-@contextmanager
-def _drawing_from(
-    start: RandomStates, generators: Sequence[torch.Generator], states: Sequence[torch.Tensor]
-) -> Iterator[None]:
-    """Draw what was drawn from a start on, and leave the generators as they are."""
-    with ExitStack() as stack:
-        stack.callback(RandomStates.now().restore)
-        for generator, state in zip(generators, states, strict=True):
-            stack.callback(generator.set_state, generator.get_state())
+class _SecondPass:
+    """Around a chunk that is computed again, each time a backward needs it (`retain_graph` lets there be several)."""
+
+    def __init__(
+        self,
+        start: RandomStates | None,
+        generators: Sequence[tuple[torch.Generator, torch.Tensor]],
+        again: Callable[[], AbstractContextManager[object]],
+    ) -> None:
+        self._start, self._generators, self._again = start, generators, again
+        self._stack = ExitStack()
+
+    def __enter__(self) -> None:
+        self._stack.enter_context(self._again())
+        if self._start is not None:
+            self._stack.callback(RandomStates.now().restore)
+            self._start.restore()
+        for generator, state in self._generators:
+            self._stack.callback(generator.set_state, generator.get_state())
             generator.set_state(state)
-        start.restore()
-        yield
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
 
 def _another_call(module: nn.Module) -> str:

@@ -154,10 +154,6 @@ class Run:
                 warnings.warn(message, ApproximateWarning, stacklevel=frames)
         self.emit(StepMeasured(site.line, tuple(site.reasons), tuple(site.notes)))
 
-    def chunk_begins(self, index: int) -> None:
-        """Note that a replayed step has come to another chunk."""
-        self.micro_batch = index + 1
-
     def doubt(self, is_founded: torch.Tensor, line: int) -> None:
         """Note whether a step's targets were ignored or weighted; the answer is read when it is asked for."""
         known = self.doubts.get(is_founded.device)

@@ -91,6 +91,7 @@ def step(  # noqa: PLR0913 - each is what the rewritten cell has to say
     try:
         values = loop.run(read, unread)
         _back_propagate(carried, gradients)
+        loop.statistics.update()
         gradients.finish(keep=undoable)
     except BaseException:
         gradients.restore()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _LazyNormBase, _NormBase
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from accum_magic.engine.state import State
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from torch.utils.hooks import RemovableHandle
+
+_COMPILED = "OptimizedModule"  # of `torch.compile(model)`; its class lies in a module that takes a second to import
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,6 +107,7 @@ class Rehearsal:
     generators: dict[torch.Generator, None] = field(default_factory=dict)
     """The user's own random generators that were drawn from."""
     state: State = field(default_factory=State)
+    _made: list[_NormBase] = field(default_factory=list)  # lazy norms without buffers before their first call
     _start: RandomStates | None = None
     _hook: RemovableHandle | None = None
 
@@ -128,6 +131,8 @@ class Rehearsal:
         """Put everything back to what it was on entry."""
         self.rewind_random()
         self.state.restore()
+        for norm in self._made:
+            norm.reset_running_stats()
 
     def rewind_random(self) -> None:
         """Put the random states back, so that the same numbers are drawn again."""
@@ -140,6 +145,8 @@ class Rehearsal:
     def _remember(self, module: nn.Module, _args: Any) -> None:
         if module not in self.modules:
             self.modules[module] = None
+            if isinstance(module, _LazyNormBase) and module.has_uninitialized_params():
+                self._made.append(module)
             self.state.watch_module(module)
 
     def random_layers(self) -> tuple[str, ...]:
@@ -155,6 +162,16 @@ class Rehearsal:
                 for name, child in module.named_modules():
                     names.setdefault(child, name or type(module).__name__)
         return tuple(names[module] for module in self.modules if _normalises_by_batch(module))
+
+    def holds_batch_norms(self) -> bool:
+        """Whether BatchNorm layers lie within the called modules, where hooks reach them: no graph is compiled."""
+        if any(type(m).__name__ == _COMPILED or m._compiled_call_impl is not None for m in self.modules):
+            return False
+        parts: set[nn.Module] = set()
+        for module in self.modules:
+            if module not in parts:
+                parts.update(module.modules())
+        return any(isinstance(part, _BatchNorm) for part in parts)
 
 
 def _drops(module: nn.Module) -> bool:

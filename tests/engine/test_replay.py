@@ -221,6 +221,7 @@ def replayed(model, x, sizes, loss, *, checkpointed):
             value = loss(model(x))
     else:
         value = loss(torch.cat([model(piece) for piece in x.split(sizes)]))
+    value.backward(retain_graph=True)
     value.backward()
     drawn = torch.rand(1), random.random(), np.random.rand()  # noqa: NPY002 - the global one
     return [value.detach(), *(p.grad for p in model.parameters())], *drawn
@@ -359,3 +360,32 @@ def test_beside_modules_that_run_in_chunks_it_runs_whole_and_is_named():
     testing.run_plain(CELL.format(steps=1, forward=forward), plain)
     assert_same(plain, names)
     assert any(note.startswith("`BatchAttention` runs on the whole batch: a matrix product") for note in summary.notes)
+
+
+def test_batch_norm_moves_its_running_statistics_once_and_is_named():
+    def model_class():
+        return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 5))
+
+    for forward, calls in (
+        ("loss = torch.sqrt(F.mse_loss(model(x), t))", 1),
+        ("loss = F.cross_entropy(model(x) @ model(z).T, torch.arange(len(x)))", 2),
+    ):
+        names, summary = run(forward, "", model_class)
+        plain = namespace(model_class)
+        testing.run_plain(CELL.format(steps=1, forward=forward), plain)
+        mine, theirs = names["model"][1], plain["model"][1]
+        assert summary.verdict == "approximate"
+        assert summary.reasons == ("BatchNorm in training mode (1) normalises each micro-batch by itself",)
+        assert mine.num_batches_tracked == theirs.num_batches_tracked == calls
+        torch.testing.assert_close(mine.running_mean, theirs.running_mean, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(mine.running_var, theirs.running_var, rtol=1e-9, atol=1e-12)
+
+
+def test_a_step_that_has_to_be_replayed_from_some_epoch_on():
+    forward = "e = model(x)\n    loss = F.mse_loss(e, t) if _ == 0 else torch.sqrt(F.mse_loss(e, t))"
+    cell = CELL.format(steps=3, forward=forward)
+    plain, accumulated = namespace(Recurrent), namespace(Recurrent)
+    testing.run_plain(cell, plain)
+    testing.run_accumulated(cell, accumulated, 3, batch_of(forward))
+    assert_same(plain, accumulated)
+    assert accum_magic.last_run().verdict == "exact"
