@@ -8,6 +8,7 @@ from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
 from accum_magic.cell.namespace import Lookup, NameFact
@@ -58,7 +59,10 @@ def _fact(value: Any, namespace: Mapping[str, Any]) -> NameFact | None:
     if value is MISSING:
         return None
     if isinstance(value, torch.nn.Module):
-        return NameFact("module", reaches=True, stepping_hook=_stepping_hook(value))
+        norms = {n: m for n, m in value.named_modules() if isinstance(m, _BatchNorm)}
+        now = tuple(n for n, m in norms.items() if m.training or m.running_mean is None)
+        hook = _stepping_hook(value)
+        return NameFact("module", reaches=True, batch_norms=tuple(norms), training_batch_norms=now, stepping_hook=hook)
     if isinstance(value, torch.Tensor):
         shape = tuple(value.shape)
         rows = shape[0] if shape else None

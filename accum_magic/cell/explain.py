@@ -11,6 +11,7 @@ from accum_magic.cell.rewrite import Rewrite
 
 _MARKS = {Region.BEFORE: "once before", Region.MICRO: "per micro-batch", Region.AFTER: "once after"}
 _BOTH = "whole and per micro-batch"
+_MOST_NAMED = 4
 _BACKWARD = "per micro-batch"
 
 
@@ -82,5 +83,14 @@ def _facts(step: StepPlan) -> list[str]:
     if step.unknown_callees:
         unknown = ", ".join(f"`{n}`" for n in sorted(step.unknown_callees))
         out.append(f"not known: {unknown}; taken for calls that reach a module")
-    out.append("verdict: exact, unless the first step shows otherwise (BatchNorm, losses that are no mean or sum)")
+    out.append(f"verdict: {_verdict(step)}")
     return out
+
+
+def _verdict(step: StepPlan) -> str:
+    if not step.batch_norms:
+        return "exact, unless the first step shows otherwise (BatchNorm, losses that are no mean or sum)"
+    named = ", ".join(f"`{n}`" for n in step.batch_norms[:_MOST_NAMED])
+    more = len(step.batch_norms) - _MOST_NAMED
+    listed = f"{named} and {more} more" if more > 0 else named
+    return f"approximate: BatchNorm in training mode ({listed}) normalises each micro-batch by itself"

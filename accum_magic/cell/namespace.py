@@ -22,6 +22,8 @@ class NameFact:
     rows: int | None = None  # size of dimension 0 of a tensor
     shape: tuple[int, ...] = ()
     has_graph: bool = False  # a tensor that an earlier cell computed from parameters
+    batch_norms: tuple[str, ...] = ()  # BatchNorm layers of a module, by their names in it
+    training_batch_norms: tuple[str, ...] = ()  # those of them that use the statistics of their batch as things stand
     stepping_hook: str | None = None  # a hook of a module's parameters that steps an optimizer
     takes_gradients: bool = False  # a function that calls `torch.autograd.grad`, such as a gradient penalty's
     framework: str | None = None  # "lightning", "transformers", "fastai", "composer"

@@ -17,6 +17,7 @@ from accum_magic.cell.definitions import Definitions
 from accum_magic.cell.effects import expression_effects, overlap, overlaps, root, sequence_effects
 from accum_magic.cell.hoist import Hoist, hoists_of
 from accum_magic.cell.liveness import live_after
+from accum_magic.cell.modes import batch_norms
 from accum_magic.cell.namespace import Lookup, NameFact, nothing_known
 from accum_magic.cell.naming import Naming
 from accum_magic.cell.parse import Backward, ParsedCell, Place, enclosing_loops, local_names
@@ -182,6 +183,7 @@ class _Planner:
             read=read,
             unread=unread,
             unknown_callees=frozenset(self.flow.unknown),
+            batch_norms=batch_norms(self.parsed.tree, self._micro(placement), self.lookup),
         )
 
     def built(self, fed: frozenset[str], until: BackwardCall) -> list[Unit]:

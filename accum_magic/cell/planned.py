@@ -62,6 +62,7 @@ class StepPlan:
     read: tuple[str, ...]
     unread: tuple[str, ...]
     unknown_callees: frozenset[str]
+    batch_norms: tuple[str, ...]  # BatchNorm layers in training mode, as far as the namespace tells
 
     @property
     def body(self) -> list[ast.stmt]:

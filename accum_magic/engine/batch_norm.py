@@ -138,7 +138,8 @@ class _Layer:
         self.calls: dict[int, list[_Call]] = {}  # by micro-batch, in their order
         self._true: Buffers | None = None
         self._out: Buffers | None = None  # the true buffers while a call runs
-        self._tracked: torch.Tensor | None = None  # the copy that it has then
+        self._tracked: torch.Tensor | None = None  # the copy of the counter that it has then
+        self._version = 0  # of that copy before the call
         self._handles = (
             module.register_forward_pre_hook(self.before),
             module.register_forward_hook(self._after, prepend=True, always_call=True),
@@ -154,32 +155,37 @@ class _Layer:
         """Let a call find copies, which hold what the true buffers hold: a forward of the user's own may read them."""
         if torch.compiler.is_compiling() or module is not self._module or self._out is not None:
             return
+        if not (module.training and module.track_running_stats):
+            return
         own = module._buffers
-        mean, var, tracked = (own.get(name) for name in _BUFFERS)
-        if not (module.training and module.track_running_stats) or mean is None or var is None:
+        mean, var, tracked = own["running_mean"], own["running_var"], own["num_batches_tracked"]
+        if mean is None or var is None:
             return
         self._out = mean, var, tracked
-        self._tracked = None if tracked is None else tracked.clone()
-        own.update(zip(_BUFFERS, (mean.clone(), var.clone(), self._tracked), strict=True))
+        if tracked is not None and (self._tracked is None or module.momentum is None):
+            self._tracked = tracked.clone()  # its value is read for a cumulative average only
+        own["running_mean"], own["running_var"] = mean.clone(), var.clone()
+        own["num_batches_tracked"] = self._tracked
+        self._version = 0 if self._tracked is None else self._tracked._version
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
         if module is not self._module or self._out is None:
             return
-        mean, var, tracked = (module._buffers[name] for name in _BUFFERS)
-        before = self._tracked
+        own = module._buffers
+        mean, var, tracked = own["running_mean"], own["running_var"], own["num_batches_tracked"]
         self._true = self._out
         self._put_back()
         has_failed = output is None and not isinstance(sys.exception(), _StopRecomputationError)
         if has_failed or mean is None or var is None or self._statistics.is_paused:
             return
-        is_counted = before is None or tracked is not before or before._version > 0
+        is_counted = tracked is None or tracked is not self._tracked or tracked._version > self._version
         values = (args[0] if args else output).numel() // mean.numel()
         self.calls.setdefault(self._statistics.micro_batch, []).append(_Call(mean, var, values, is_counted))
 
     def _put_back(self) -> None:
         if self._out is not None:
             self._module._buffers.update(zip(_BUFFERS, self._out, strict=True))
-        self._out = self._tracked = None
+            self._out = None
 
     def moved(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Return the true buffers, each with what the updates of the plain cell make of it."""
