@@ -7,12 +7,15 @@ complete, by as many updates as the plain cell makes: one, or as many as the lay
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from functools import lru_cache
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
 from torch import nn
@@ -25,12 +28,11 @@ if TYPE_CHECKING:
 
     from torch.utils.hooks import RemovableHandle
 
-_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+_COPIES = 8  # made in one operation, in place of two per call
 Buffers = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Call:
+class _Call(NamedTuple):
     """What one call on one micro-batch has made of copies of a layer's buffers."""
 
     mean: torch.Tensor
@@ -123,7 +125,11 @@ class RunningStatistics:
 
     def update(self) -> None:
         """Move the true buffers, in place; all in one call, so that an interrupt leaves none behind."""
-        pairs = [pair for layer in self._layers.values() for pair in layer.moved()]
+        moves = [move for layer in self._layers.values() if (move := layer.move()) is not None]
+        for ordinal in range(max((len(move.rounds) for move in moves), default=0)):
+            for group in _alike(moves, ordinal):
+                _advance(group, ordinal)
+        pairs = [pair for move in moves for pair in move.pairs()]
         if pairs:
             # Past the version counters, as BatchNorm itself writes: an earlier graph may have saved these buffers.
             torch._foreach_copy_([true.data for true, _ in pairs], [new for _, new in pairs])
@@ -140,6 +146,7 @@ class _Layer:
         self._out: Buffers | None = None  # the true buffers while a call runs
         self._tracked: torch.Tensor | None = None  # the copy of the counter that it has then
         self._version = 0  # of that copy before the call
+        self._copies: list[torch.Tensor] = []  # of mean and variance in turn, for calls to come
         self._handles = (
             module.register_forward_pre_hook(self.before),
             module.register_forward_hook(self._after, prepend=True, always_call=True),
@@ -164,7 +171,10 @@ class _Layer:
         self._out = mean, var, tracked
         if tracked is not None and (self._tracked is None or module.momentum is None):
             self._tracked = tracked.clone()  # its value is read for a cumulative average only
-        own["running_mean"], own["running_var"] = mean.clone(), var.clone()
+        if not self._copies:
+            block = torch.stack([mean, var]).repeat(_COPIES, 1)
+            self._copies.extend(block.unbind())
+        own["running_var"], own["running_mean"] = self._copies.pop(), self._copies.pop()
         own["num_batches_tracked"] = self._tracked
         self._version = 0 if self._tracked is None else self._tracked._version
 
@@ -184,62 +194,100 @@ class _Layer:
 
     def _put_back(self) -> None:
         if self._out is not None:
-            self._module._buffers.update(zip(_BUFFERS, self._out, strict=True))
+            own = self._module._buffers
+            own["running_mean"], own["running_var"], own["num_batches_tracked"] = self._out
             self._out = None
 
-    def moved(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Return the true buffers, each with what the updates of the plain cell make of it."""
-        rounds = list(_rounds(list(self.calls.values())))
-        if self._true is None or not rounds:
-            return []
+    def move(self) -> _Move | None:
+        """Return how its buffers are to be moved, None where no call has moved a copy."""
+        rows = list(self.calls.values())
+        if self._true is None or not rows:
+            return None
         mean, var, tracked = self._true
+        # The first calls of all micro-batches, then the second ones; on some it may be called more often.
+        ordinals = range(max(map(len, rows)))
+        rounds = [[row[ordinal] for row in rows if len(row) > ordinal] for ordinal in ordinals]
+        rounds = [calls for calls in rounds if calls[0].is_counted or _has_moved(calls, mean, var)]
         momentum = self._module.momentum
-        seen = float(tracked) if momentum is None and tracked is not None else 0.0
-        # `momentum=None` is the cumulative average; without a counter it never moves.
-        shares = [
-            momentum if momentum is not None else 0.0 if tracked is None else 1.0 / (seen + ordinal + 1.0)
-            for ordinal in range(len(rounds))
-        ]
-        old = new = _wide(torch.stack([mean, var]))
-        counted = 0
-        for calls, share in zip(rounds, shares, strict=True):
-            counted += calls[0].is_counted
-            if share and (calls[0].is_counted or _moved(calls, mean, var)):
-                new = torch.lerp(new, _pooled(calls, old, shares[0]), share)
-        found = [(mean, new[0]), (var, new[1])] if new is not old else []
+        if momentum is None:  # the cumulative average; without a counter it never moves
+            seen = math.inf if tracked is None else float(tracked)
+            shares = [1.0 / (seen + ordinal + 1.0) for ordinal in range(len(rounds))]
+        else:
+            shares = [momentum] * len(rounds)
+        return _Move(self._true, rounds, shares)
+
+
+@dataclass(slots=True, eq=False)
+class _Move:
+    """The updates of one layer: for each the calls that make it up, and the share of the new in it."""
+
+    true: Buffers
+    rounds: list[list[_Call]]
+    shares: list[float]
+    new: torch.Tensor | None = None  # (2, C), mean and variance, in double precision
+
+    def pairs(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Return the true buffers, each with what it is to hold."""
+        mean, var, tracked = self.true
+        found = [] if self.new is None else [(mean, self.new[0]), (var, self.new[1])]
+        counted = sum(calls[0].is_counted for calls in self.rounds)
         return found if tracked is None or not counted else [*found, (tracked, tracked + counted)]
 
 
-def _rounds(rows: Sequence[Sequence[_Call]]) -> Iterator[list[_Call]]:
-    """Yield the first calls of all micro-batches, then the second ones; a layer may be called more often on some."""
-    for ordinal in range(max(map(len, rows), default=0)):
-        yield [row[ordinal] for row in rows if len(row) > ordinal]
+def _has_moved(calls: Sequence[_Call], mean: torch.Tensor, var: torch.Tensor) -> bool:
+    """Whether a forward that does not count its calls has moved the statistics: a frozen layer's own does not."""
+    return any(not (torch.equal(call.mean, mean) and torch.equal(call.var, var)) for call in calls)
+
+
+def _alike(moves: Sequence[_Move], ordinal: int) -> Iterable[list[_Move]]:
+    """Group the layers whose numbers are alike but for the channels: those of one resolution, mostly."""
+    groups: dict[object, list[_Move]] = {}
+    for move in moves:
+        if len(move.rounds) > ordinal and move.shares[ordinal]:
+            calls, (mean, var, _) = move.rounds[ordinal], move.true
+            counts = tuple(call.values for call in calls)
+            key = counts, move.shares[0], move.shares[ordinal], move.new is None, mean.device, mean.dtype, var.dtype
+            groups.setdefault(key, []).append(move)
+    return groups.values()
+
+
+def _advance(group: Sequence[_Move], ordinal: int) -> None:
+    """Make one update of layers that are alike, their channels side by side."""
+    first = group[0]
+    old = _wide(torch.cat([move.true[0] for move in group] + [move.true[1] for move in group])).view(2, -1)
+    # micro-batch by micro-batch, and within one layer by layer
+    calls = list(chain.from_iterable(zip(*(move.rounds[ordinal] for move in group), strict=True)))
+    copies = _wide(torch.cat([call.mean for call in calls] + [call.var for call in calls]))
+    counts = tuple(call.values for call in first.rounds[ordinal])
+    pooled = _pooled(old, copies.view(2, len(counts), -1), counts, first.shares[0])
+    earlier = [move.new for move in group if move.new is not None]
+    new = torch.lerp(torch.cat(earlier, 1) if earlier else old, pooled, first.shares[ordinal])
+    channels = [move.true[0].numel() for move in group]
+    for move, part in zip(group, torch.split_with_sizes(new, channels, 1), strict=True):
+        move.new = part
 
 
 def _wide(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.float() if tensor.device.type == "mps" else tensor.double()
 
 
-def _moved(calls: Sequence[_Call], mean: torch.Tensor, var: torch.Tensor) -> bool:
-    """Whether a forward that does not count its calls has moved the statistics: a frozen layer's own does not."""
-    return any(not (torch.equal(call.mean, mean) and torch.equal(call.var, var)) for call in calls)
-
-
-def _pooled(calls: Sequence[_Call], old: torch.Tensor, share: float) -> torch.Tensor:
-    """Return mean and unbiased variance of all values that the calls saw, from copies that moved by `share`.
+def _pooled(old: torch.Tensor, copies: torch.Tensor, counts: tuple[int, ...], share: float) -> torch.Tensor:
+    """Return mean and unbiased variance (2, C) of all values, from copies (2, N, C) that moved from `old` by `share`.
 
     The moments of a part are `old + (copy - old) / share`. Those of the whole: Chan, Golub and LeVeque,
     "Updating formulae and a pairwise algorithm for computing sample variances", 1979.
     """
-    counts = [call.values for call in calls]
+    means, variances = torch.lerp(old.unsqueeze(1), copies, 1.0 / share).unbind()
+    weights = _weights(counts, old.dtype, old.device)
+    mean = weights[0] @ means
+    within, between = weights[1] @ variances, weights[2] @ (means - mean).square_()
+    return torch.stack([mean, within.add_(between)])
+
+
+@lru_cache(maxsize=64)
+def _weights(counts: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Return the weights of means, variances and squared distances; remembered, for a copy to a device waits for it."""
     total = sum(counts)
     freedom = max(total - 1, 1)
-    weights = torch.tensor(
-        [[n / total for n in counts], [(n - 1) / freedom for n in counts], [n / freedom for n in counts]],
-        dtype=old.dtype,
-        device=old.device,
-    )
-    means = old[0] + (_wide(torch.stack([call.mean for call in calls])) - old[0]) / share
-    variances = old[1] + (_wide(torch.stack([call.var for call in calls])) - old[1]) / share
-    mean = weights[0] @ means
-    return torch.stack([mean, weights[1] @ variances + weights[2] @ (means - mean).square()])
+    rows = [[n / total for n in counts], [(n - 1) / freedom for n in counts], [n / freedom for n in counts]]
+    return torch.tensor(rows, dtype=dtype, device=device)

@@ -102,6 +102,26 @@ def test_a_layer_that_is_called_several_times_moves_as_often_as_in_the_plain_cel
         assert layer.num_batches_tracked == 6
 
 
+def test_layers_of_several_kinds_move_together():
+    """Channels, sizes, momenta and numbers of calls that differ; each on the batch itself, so that all are exact."""
+
+    class Many(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norms = nn.ModuleList(
+                nn.BatchNorm2d(c, momentum=m) for c, m in ((3, 0.1), (3, 0.1), (2, 0.1), (3, None))
+            )
+            self.rows = nn.BatchNorm1d(3)
+
+        def forward(self, x):
+            first, second, narrow, average = self.norms
+            maps = [first(x), second(2 * x), average(x[:, :, ::2]), narrow(x[:, :2]), first(x + 1), average(x - 1)]
+            return sum(m.sum() for m in maps) + self.rows(x.mean((2, 3))).sum()
+
+    plain, model = plain_and_accumulated(lambda: Many().double(), batch=IMAGES, steps=3)
+    assert_same(model, buffers(plain))
+
+
 def test_deeper_layers_come_closer_than_by_an_update_per_micro_batch():
     torch.manual_seed(0)
     model = nn.Sequential(
