@@ -13,12 +13,14 @@ from IPython.core.error import UsageError
 from IPython.core.getipython import get_ipython
 from IPython.core.magic import Magics, cell_magic, magics_class, output_can_be_silenced
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
+from IPython.display import display
 
 from accum_magic.api import rewrite_with
 from accum_magic.bind import as_users_code, bound
 from accum_magic.cell.explain import explain
 from accum_magic.cell.length import schedulers_stepped, step_counts
 from accum_magic.cell.parse import enclosing_function, refuse_cell_magic
+from accum_magic.check import checking
 from accum_magic.errors import AccumulateError, OptionError
 from accum_magic.options import REPLAY, options_from
 from accum_magic.view.text import TextView, line_for
@@ -56,6 +58,7 @@ class AccumulateMagics(Magics):
     @argument("--noise", action="store_true", help="also estimate the gradient noise scale")
     @argument("--show", action="store_true", help="print exactly the code that would run; run nothing")
     @argument("--explain", action="store_true", help="print the cell's lines, each with when it runs; run nothing")
+    @argument("--check", action="store_true", help="run a step both ways on a few samples and compare; train nothing")
     @argument("--panel", choices=["text", "off"], default="text", help="what shows the run")
     @output_can_be_silenced
     @cell_magic(_NAME)  # type: ignore[arg-type]
@@ -66,6 +69,10 @@ class AccumulateMagics(Magics):
         if arguments.show or arguments.explain:
             print(explain(rewritten) if arguments.explain else rewritten.source, end="")
             return None
+        if arguments.check:
+            with checking(rewritten, self.shell.user_ns) as check:
+                _Session(self.shell, rewritten, arguments).execute(filename)
+            return display(check.result)
         with _Session(self.shell, rewritten, arguments) as session:
             return session.execute(filename)
 
@@ -76,6 +83,10 @@ class AccumulateMagics(Magics):
         if arguments.show or arguments.explain:
             print(explain(rewritten) if arguments.explain else rewritten.source, end="")
             return None
+        if arguments.check:
+            with checking(rewritten, self.shell.user_ns) as check:
+                await _Session(self.shell, rewritten, arguments).execute_awaiting(filename)
+            return display(check.result)
         with _Session(self.shell, rewritten, arguments) as session:
             return await session.execute_awaiting(filename)
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from accum_magic.api import rewrite_with
 from accum_magic.bind import bound
+from accum_magic.check import checking
+from accum_magic.engine.comparison import CheckResult
 from accum_magic.engine.run import begin
 from accum_magic.options import Options, options_from
 
@@ -39,6 +41,19 @@ def run_accumulated(cell: str, namespace: dict[str, Any], n: int | None = None, 
         run.end()
         for name in leftovers:
             namespace.pop(name, None)
+
+
+def run_checked(cell: str, namespace: dict[str, Any], n: int | None = None, options: str = "") -> CheckResult:
+    """Run one step of a cell both ways, as `%%accumulate n options --check` does; nothing is trained.
+
+    Raises:
+        AccumulateError: As the magic does.
+
+    """
+    rewritten = rewrite_with(cell, _parsed(n, options), namespace)
+    with checking(rewritten, namespace) as check:
+        run_tree(rewritten.tree, namespace, _with_source("<checked cell>", cell))
+    return check.result
 
 
 def _with_source(filename: str, cell: str) -> str:

@@ -75,7 +75,7 @@ def _first(items: Iterable[Any]) -> list[Any]:
 
 
 def _of_function(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    for name in _names(function.__code__):
+    for name in names_of(function.__code__):
         if name in function.__globals__:
             yield name, function.__globals__[name]
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
@@ -94,8 +94,9 @@ def is_bound(cell: CellType) -> bool:
     return True
 
 
-def _names(code: CodeType) -> set[str]:
-    inner = [_names(const) for const in code.co_consts if isinstance(const, CodeType)]
+def names_of(code: CodeType) -> set[str]:
+    """Return the names that code reads of its globals, and those of attributes, in inner functions too."""
+    inner = [names_of(const) for const in code.co_consts if isinstance(const, CodeType)]
     return set(code.co_names).union(*inner)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
@@ -15,6 +16,9 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from accum_magic.engine.events import Event, RunEnded, RunStarted, StepDone, StepMeasured
 from accum_magic.engine.memory import Meter, meter_for
 from accum_magic.engine.site import Site
+
+if TYPE_CHECKING:
+    from accum_magic.engine.check import Check
 
 LOSSES_KEPT = 10_000
 EVENTS_KEPT = 1_000
@@ -126,6 +130,7 @@ class Run:
         self.notes: dict[str, None] = {}
         self.doubts: dict[torch.device, torch.Tensor] = {}
         self.sites: dict[object, Site] = {}
+        self.check: Check | None = None  # what each step is to be compared by
         self.meter: Meter = meter_for(torch.device("cpu"))
         self.peak_bytes = self.meter.now_bytes()
         self.emit(RunStarted())
@@ -245,6 +250,18 @@ def begin(
         _Runs.hook = register_optimizer_step_post_hook(_count_optimizer_step)
     _Runs.current = _Runs.last = Run(total_steps, subscribers, is_shown=is_shown)
     return _Runs.current
+
+
+@contextmanager
+def aside() -> Iterator[Run]:
+    """Let steps count for a run that `last_run` does not tell of."""
+    kept = _Runs.current, _Runs.last
+    run = begin()
+    try:
+        yield run
+    finally:
+        run.end()
+        _Runs.current, _Runs.last = kept
 
 
 def current_run() -> Run:

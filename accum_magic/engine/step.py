@@ -75,6 +75,13 @@ def step(  # noqa: PLR0913 - each is what the rewritten cell has to say
     run = current_run()
     site = _site_of(run, micro_step, loose, fixed, dims or {})
     site.replay = replay
+    if run.check is not None and torch.is_grad_enabled():
+        options = {
+            "size": size, "window": window, "dims": dims, "loose": loose, "fixed": fixed, "read": read,
+            "unread": unread, "backward": backward, "backward_options": backward_options, "undoable": undoable,
+            "replay": replay, "grad_dtype": grad_dtype, "noise": noise,
+        }  # fmt: skip
+        run.check.step(site, micro_step, batch, n, options)
     if not run.steps:
         run.use_device(next((v.device for v in batch.values() if isinstance(v, torch.Tensor)), torch.device("cpu")))
     whole = not torch.is_grad_enabled()  # then `backward` raises, as it does in the plain cell

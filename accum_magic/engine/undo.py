@@ -151,7 +151,7 @@ class Rehearsal:
 
     def random_layers(self) -> tuple[str, ...]:
         """Type names of the called modules that drop values at random."""
-        found = {type(module).__name__: None for module in self.modules if _drops(module)}
+        found = {type(module).__name__: None for module in self.modules if drop_rates(module)}
         return tuple(found)
 
     def batch_norms(self) -> tuple[str, ...]:
@@ -174,9 +174,16 @@ class Rehearsal:
         return any(isinstance(part, _BatchNorm) for part in parts)
 
 
-def _drops(module: nn.Module) -> bool:
-    rates = (getattr(module, name, 0.0) for name in ("p", "dropout", "dropout_p", "attention_dropout", "drop_prob"))
-    return module.training and any(isinstance(rate, float) and rate > 0 for rate in rates)
+def drop_rates(module: nn.Module) -> dict[str, float]:
+    """Return the attributes that tell how much a module drops at random, while it trains.
+
+    `p` is a rate in layers of dropout only: the triplet margin loss has one that is the degree of its norm.
+    """
+    if not module.training:
+        return {}
+    is_dropout = "drop" in type(module).__name__.lower()
+    rates = {k: v for k, v in vars(module).items() if "drop" in k.lower() or (k == "p" and is_dropout)}
+    return {k: v for k, v in rates.items() if isinstance(v, float) and 0 < v <= 1}
 
 
 def _normalises_by_batch(module: nn.Module) -> bool:
