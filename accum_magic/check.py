@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from accum_magic.bind import bound
+from accum_magic.cell.parse import enclosing_function
 from accum_magic.cell.rewrite import Rewrite
 from accum_magic.errors import Refusal
 
@@ -42,7 +43,14 @@ def checking(rewritten: Rewrite, namespace: dict[str, Any]) -> Iterator[Checking
         check = run.check = Check(steps)
         with suppress(Enough):
             yield made
-    made.result = check.result(snapshot.notes)
+    made.result = check.result([*_advice(rewritten), *snapshot.notes] if not check.found else snapshot.notes)
+
+
+def _advice(rewritten: Rewrite) -> list[str]:
+    """Say where to look for the step of a cell that only defines the function with it."""
+    functions = [enclosing_function(step.places) for step in rewritten.plan.steps]
+    names = dict.fromkeys(f"`{f.name}`" for f in functions if f is not None)
+    return [f"the step stands in {', '.join(names)}: put --check on the cell that calls it"] if names else []
 
 
 def _snapshot(rewritten: Rewrite, namespace: dict[str, Any]) -> Snapshot:

@@ -24,6 +24,7 @@ from accum_magic.engine.values import Released, detached
 from accum_magic.engine.weights import parameters_of
 from accum_magic.engine.window import borders
 
+SILENCED = "dropout was switched off for both"
 DRAWN = "the step draws random numbers, other ones each time: they are part of the differences"
 ALONE = "the step runs in a single micro-batch, which is the plain step"
 _MOST_STEPS = 6  # that run while others are still to come: a generator's comes behind five of its critic
@@ -107,8 +108,8 @@ class _Comparison:
             before.restore()
         tensors = [*plain.gradients, *_tensors(plain.values)]
         tolerance = tolerance_of(tensors, is_autocast=silence.is_autocast)
-        drawn = (DRAWN,) if plain.drew or ours.drew else ()
-        notes = (*(note for note in notes if not note.startswith("random ")), *drawn, *((ALONE,) if n == 1 else ()))
+        said = ((SILENCED, silence.has_silenced), (DRAWN, plain.drew or ours.drew), (ALONE, n == 1))
+        notes = (*(note for note in notes if not note.startswith("random ")), *(text for text, is_so in said if is_so))
         rows = rows_of([*self._gradients(plain, ours), *self._values(plain, ours)])
         return StepCheck(self.site.where, count, samples, n, tolerance, rows, reasons, notes)
 

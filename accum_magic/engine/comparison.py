@@ -69,7 +69,7 @@ class StepCheck:
         parts = "1 micro-batch" if self.micro_batches == 1 else f"{self.micro_batches:,} micro-batches"
         return (
             f"{self.where}: {verdict} · {self.samples:,} of {self.of_samples:,} samples at once and in {parts} · "
-            f"largest relative difference {self.largest:.1e} (rounding: up to {self.tolerance:.0e})"
+            f"largest relative difference {_told(self.largest)} (rounding: up to {self.tolerance:.0e})"
         )
 
     def remarks(self) -> list[str]:
@@ -81,7 +81,7 @@ class StepCheck:
 
     def shown(self) -> list[tuple[str, str, str, str]]:
         """Return the cells of the table's first rows."""
-        return [(row.kind, row.name, str(row.shape), f"{row.difference:.1e}") for row in self.rows[:MOST_ROWS]]
+        return [(row.kind, row.name, str(row.shape), _told(row.difference)) for row in self.rows[:MOST_ROWS]]
 
     def rest(self) -> str:
         """Say how many rows are not shown."""
@@ -104,8 +104,10 @@ class CheckResult:
     notes: tuple[str, ...]
 
     @property
-    def verdict(self) -> Literal["same", "different"]:
-        """Whether all differences of all steps are rounding."""
+    def verdict(self) -> Literal["same", "different", "unchecked"]:
+        """Whether all differences of all steps are rounding; "unchecked" where no step has run."""
+        if not self.steps:
+            return "unchecked"
         return "same" if all(step.is_same for step in self.steps) else "different"
 
     def _heading(self) -> str:
@@ -131,6 +133,10 @@ class CheckResult:
         return "".join(
             [f"<p><b>{html.escape(self._heading())}</b></p>", *map(_html_of, self.steps), _html_list(self.notes)]
         )
+
+
+def _told(difference: float) -> str:
+    return f"{difference:.1e}" if difference else "0"
 
 
 def _html_of(step: StepCheck) -> str:

@@ -41,6 +41,11 @@ class Silence:
         for module, rates in self._rates.items():
             vars(module).update(rates)
 
+    @property
+    def has_silenced(self) -> bool:
+        """Whether a module would have dropped values."""
+        return any(self._rates.values())
+
     def go_on(self) -> None:
         """Switch off again what was put back with a module's other attributes."""
         for module, rates in self._rates.items():

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import dis
 import io
 import sys
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from random import Random
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,6 +17,18 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader
 
+from accum_magic.engine.holders import (
+    MISSING,
+    Undo,
+    cell_undo,
+    entries_undo,
+    items_undo,
+    names_undo,
+    set_attributes,
+    set_slots,
+    slots_of,
+    state_undo,
+)
 from accum_magic.engine.reach import is_bound, is_users, names_of
 from accum_magic.engine.tensors import tensor_undo
 from accum_magic.engine.undo import RandomStates
@@ -27,7 +37,6 @@ from accum_magic.errors import BatchError
 if TYPE_CHECKING:
     from types import TracebackType
 
-Undo = Callable[[], None]
 MOST_OBJECTS = 500_000
 _MOST_COPIED_BYTES = 1 << 30  # of arrays and of tensors that train nothing: a data set of many GiB is only watched
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, range, slice, torch.dtype, torch.device, torch.Size)
@@ -38,7 +47,6 @@ _LEFT_ALONE = frozenset(
 )  # fmt: skip
 _OF_TORCH = ("torch.nn", "torch.optim", "torch.amp", "torch.cuda.amp", "torch.utils.data", "torch.distributions")
 _OF_STDLIB = ("collections", "types", "argparse", "functools", "random")
-_MISSING = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +95,7 @@ class Snapshot:
 
     def __post_init__(self) -> None:
         states = RandomStates.now()
-        self._undo += [states.restore, *_settings(), _dict_undo(self.namespace, self.namespace)]
+        self._undo += [states.restore, *_settings(), items_undo(self.namespace)]
         queue: deque[tuple[str, Any]] = deque((n, self.namespace[n]) for n in self.names if n in self.namespace)
         queue.extend((f.__name__, f) for f in self.functions)
         while queue:
@@ -118,9 +126,12 @@ class Snapshot:
             raise
 
     def restore(self) -> None:
-        """Put everything back."""
+        """Put everything back; what refuses is named in the notes, and the others come back all the same."""
         for undo in self._undo:
-            undo()
+            try:
+                undo()
+            except Exception as error:  # noqa: BLE001 - whatever an object of another package says
+                self.notes.append(f"something could not be put back: {error!r}")
         self.notes[:] = dict.fromkeys(self.notes)
 
     def _keep(self, label: str, value: Any) -> Iterable[tuple[str, Any]]:
@@ -135,7 +146,7 @@ class Snapshot:
             return [(label, part) for part in (value.func, *value.args, *value.keywords.values())]
         if isinstance(value, type | ModuleType):
             return self._keep_class(value) if is_users(_module_of(value)) else ()
-        own = _own_undo(value)
+        own = state_undo(value)
         if own is not None:
             self._undo.append(own)
         elif _is_array(value):
@@ -148,10 +159,10 @@ class Snapshot:
 
     def _items(self, label: str, value: Any) -> Iterable[tuple[str, Any]]:
         if isinstance(value, dict):
-            self._undo.append(_dict_undo(value, value))
+            self._undo.append(items_undo(value))
             return [(label and f"{label}[{k!r}]", v) for k, v in value.items() if not isinstance(v, _PLAIN)]
         if isinstance(value, list | set | deque):
-            self._undo.append(_container_undo(value))
+            self._undo.append(entries_undo(value))
         elif not isinstance(value, tuple | frozenset):
             return ()
         return [(label and f"{label}[{i}]", v) for i, v in enumerate(value) if not isinstance(v, _PLAIN)]
@@ -165,13 +176,13 @@ class Snapshot:
         named = label if is_users(kind.__module__) else ""
         own = getattr(value, "__dict__", None)
         if isinstance(own, dict):
-            self._undo.append(_dict_undo(own, own))
+            self._undo.append(items_undo(own))
             inside = {k: v for k, v in own.items() if not (k == "_iterator" and isinstance(value, DataLoader))}
             yield from ((named and f"{named}.{k}", v) for k, v in inside.items())
-        slots = _slots_of(value)
+        slots = slots_of(value)
         if slots:
-            self._undo.append(lambda: _set_slots(value, slots))
-            yield from ((named and f"{named}.{k}", v) for k, v in slots.items() if v is not _MISSING)
+            self._undo.append(lambda: set_slots(value, slots))
+            yield from ((named and f"{named}.{k}", v) for k, v in slots.items() if v is not MISSING)
         tensors = _tensors_of(value)
         self._always.update(map(id, tensors))
         yield from (("", tensor) for tensor in tensors)
@@ -187,7 +198,7 @@ class Snapshot:
         is_copied = trains or self._afford(tensor.numel() * tensor.element_size())
         self._undo.append(tensor_undo(tensor, is_copied=is_copied, missed=lambda: self._miss(label, tensor)))
         attributes = vars(tensor)
-        self._undo.append(_dict_undo(attributes, attributes))
+        self._undo.append(items_undo(attributes))
         gradient = tensor.grad if tensor.is_leaf else None
         self._always.add(id(gradient))
         return [("", part) for part in (gradient, *attributes.values()) if part is not None]
@@ -216,17 +227,17 @@ class Snapshot:
 
     def _keep_function(self, function: FunctionType) -> Iterator[tuple[str, Any]]:
         own = vars(function)
-        self._undo.append(_dict_undo(own, own))
+        self._undo.append(items_undo(own))
         for default in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values(), *own.values()):
             yield "", default
         if not is_users(function.__module__ or ""):
             return
         stored = set(_stored_globals(function.__code__))
         if stored:
-            self._undo.append(_names_undo(function.__globals__, stored))
+            self._undo.append(names_undo(function.__globals__, stored))
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
             if is_bound(cell):
-                self._undo.append(_cell_undo(cell))
+                self._undo.append(cell_undo(cell))
                 yield name, cell.cell_contents
         for name in names_of(function.__code__):
             if name in function.__globals__:
@@ -235,7 +246,7 @@ class Snapshot:
     def _keep_class(self, value: type | ModuleType) -> Iterator[tuple[str, Any]]:
         """A class or module of the user's own: its attributes, and what its functions reach."""
         kept = {k: v for k, v in vars(value).items() if not (k.startswith("__") and k.endswith("__"))}
-        self._undo.append(lambda: _set_attributes(value, kept))
+        self._undo.append(lambda: set_attributes(value, kept))
         for part in kept.values():
             inner = getattr(part, "__func__", None) or getattr(part, "fget", None) or part
             yield "", inner
@@ -252,32 +263,6 @@ def _settings() -> list[Undo]:
     """PyTorch's own switches that a cell may turn."""
     dtype, grad = torch.get_default_dtype(), torch.is_grad_enabled()
     return [lambda: torch.set_default_dtype(dtype), lambda: torch._C._set_grad_enabled(grad)]
-
-
-def _own_undo(value: Any) -> Undo | None:
-    """Return how the state of a random generator, or of plain memory, is put back."""
-    if isinstance(value, torch.Generator):
-        state = value.get_state()
-        return lambda: _ignore(value.set_state(state))
-    if isinstance(value, Random):
-        drawn = value.getstate()
-        return lambda: value.setstate(drawn)
-    if isinstance(value, bytearray):
-        kept = bytes(value)
-        return lambda: value.__setitem__(slice(None), kept)
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(value, numpy.random.Generator):
-        bits = value.bit_generator
-        before = bits.state
-        return lambda: setattr(bits, "state", before)
-    if numpy is not None and isinstance(value, numpy.random.RandomState):
-        legacy = value.get_state()
-        return lambda: value.set_state(legacy)
-    return None
-
-
-def _ignore(_: object) -> None:
-    return None
 
 
 def _is_array(value: object) -> bool:
@@ -322,84 +307,3 @@ def _tensors_of(value: object) -> list[torch.Tensor]:
 
 def _module_of(value: type | ModuleType) -> str:
     return value.__module__ if isinstance(value, type) else value.__name__
-
-
-def _dict_undo(target: MutableMapping[str, Any], now: Mapping[Any, Any]) -> Undo:
-    """Put the items of a dict back, in their order; one that holds the same is not touched."""
-    base: Any = OrderedDict if isinstance(target, OrderedDict) else dict
-    kept = list(now.items())
-
-    def undo() -> None:
-        found = list(base.items(target))
-        if len(found) == len(kept) and all(a is c and b is d for (a, b), (c, d) in zip(found, kept, strict=True)):
-            return
-        before = dict(kept)
-        for key in [k for k in target if k not in before]:
-            base.__delitem__(target, key)
-        if len(target) < len(before):  # what was taken out would come back at the end
-            base.clear(target)
-        for key, value in kept:
-            base.__setitem__(target, key, value)
-
-    return undo
-
-
-def _container_undo(value: Any) -> Undo:
-    kept = list(value)
-
-    def undo() -> None:
-        if len(value) == len(kept) and all(a is b for a, b in zip(value, kept, strict=True)):
-            return
-        if isinstance(value, list):
-            list.__setitem__(value, slice(None), kept)
-            return
-        base: Any = deque if isinstance(value, deque) else set
-        base.clear(value)
-        (deque.extend if isinstance(value, deque) else set.update)(value, kept)
-
-    return undo
-
-
-def _names_undo(target: dict[str, Any], names: Iterable[str]) -> Undo:
-    kept = {name: target.get(name, _MISSING) for name in names}
-
-    def undo() -> None:
-        for name, value in kept.items():
-            if value is _MISSING:
-                target.pop(name, None)
-            elif target.get(name, _MISSING) is not value:
-                target[name] = value
-
-    return undo
-
-
-def _cell_undo(cell: Any) -> Undo:
-    kept = cell.cell_contents
-    return lambda: setattr(cell, "cell_contents", kept)
-
-
-def _slots_of(value: object) -> dict[str, Any]:
-    slots: dict[str, Any] = {}
-    for kind in type(value).__mro__:
-        names = vars(kind).get("__slots__", ())
-        for name in (names,) if isinstance(names, str) else names:
-            if name not in {"__dict__", "__weakref__"} and not name.startswith("__"):
-                slots[name] = getattr(value, name, _MISSING)
-    return slots
-
-
-def _set_slots(value: object, kept: Mapping[str, Any]) -> None:
-    for name, before in kept.items():
-        if before is not _MISSING:
-            object.__setattr__(value, name, before)
-        elif hasattr(value, name):
-            with contextlib.suppress(AttributeError):
-                object.__delattr__(value, name)
-
-
-def _set_attributes(owner: type | ModuleType, kept: Mapping[str, Any]) -> None:
-    for name in [n for n in vars(owner) if n not in kept and not (n.startswith("__") and n.endswith("__"))]:
-        delattr(owner, name)
-    for name, value in kept.items():
-        if vars(owner).get(name, _MISSING) is not value:
-            setattr(owner, name, value)

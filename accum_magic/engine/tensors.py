@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 _HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 
@@ -19,24 +20,27 @@ def tensor_undo(tensor: torch.Tensor, *, is_copied: bool, missed: Callable[[], N
         missed: Called where the values are not kept and something was written into them.
 
     """
-    version = tensor._version
-    values = _values_undo(tensor) if is_copied and _has_values(tensor) else None
     flags = _flags_undo(tensor)
+    if not _has_values(tensor):
+        return flags
+    version = tensor._version
+    values = _values_undo(tensor) if is_copied else None
 
     def undo() -> None:
-        flags()
         if values is not None:
             values()
             # graphs that saved the tensor before are as good as they were
             torch._C._autograd._unsafe_set_version_counter((tensor,), (version,))
         elif tensor._version != version:
             missed()
+        flags()  # a gradient has to be as large as its tensor is again
 
     return undo
 
 
 def _has_values(tensor: torch.Tensor) -> bool:
-    return tensor.layout is torch.strided and tensor.device.type != "meta" and not tensor.is_inference()
+    is_plain = tensor.layout is torch.strided and not is_traceable_wrapper_subclass(tensor)
+    return is_plain and tensor.device.type != "meta" and not tensor.is_inference()
 
 
 def _values_undo(tensor: torch.Tensor) -> Callable[[], None]:
