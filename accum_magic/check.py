@@ -6,7 +6,7 @@ import ast
 import re
 import symtable
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from accum_magic.bind import bound
@@ -41,9 +41,21 @@ def checking(rewritten: Rewrite, namespace: dict[str, Any]) -> Iterator[Checking
     made = Checking()
     with snapshot, bound(rewritten.functions), aside() as run:
         check = run.check = Check(steps)
-        with suppress(Enough):
+        try:
             yield made
+        except Enough:
+            pass
+        except Exception as error:
+            if not _is_behind(error, Enough):
+                raise
     made.result = check.result([*_advice(rewritten), *snapshot.notes] if not check.found else snapshot.notes)
+
+
+def _is_behind(error: BaseException | None, kind: type[BaseException]) -> bool:
+    """Tell an error of a `finally` block on the way out: it reads what the step, which was left, had not bound yet."""
+    while error is not None and not isinstance(error, kind):
+        error = error.__context__
+    return error is not None
 
 
 def _advice(rewritten: Rewrite) -> list[str]:

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Any
 
 import torch
 from torch import nn
 
-from accum_magic.engine.comparison import CheckResult, Pair, StepCheck, rows_of, tolerance_of
+from accum_magic.engine.comparison import (
+    ALONE,
+    DRAWN,
+    SILENCED,
+    CheckResult,
+    Pair,
+    StepCheck,
+    rows_of,
+    tolerance_of,
+)
+from accum_magic.engine.facts import Unknown
 from accum_magic.engine.gradients import SetAside
 from accum_magic.engine.loop import Backward
 from accum_magic.engine.probe import eager
@@ -24,9 +35,6 @@ from accum_magic.engine.values import Released, detached
 from accum_magic.engine.weights import parameters_of
 from accum_magic.engine.window import borders
 
-SILENCED = "dropout was switched off for both"
-DRAWN = "the step draws random numbers, other ones each time: they are part of the differences"
-ALONE = "the step runs in a single micro-batch, which is the plain step"
 _MOST_STEPS = 6  # that run while others are still to come: a generator's comes behind five of its critic
 
 Gradients = dict[torch.Tensor, torch.Tensor | None]
@@ -110,7 +118,7 @@ class _Comparison:
         tolerance = tolerance_of(tensors, is_autocast=silence.is_autocast)
         said = ((SILENCED, silence.has_silenced), (DRAWN, plain.drew or ours.drew), (ALONE, n == 1))
         notes = (*(note for note in notes if not note.startswith("random ")), *(text for text, is_so in said if is_so))
-        rows = rows_of([*self._gradients(plain, ours), *self._values(plain, ours)])
+        rows = rows_of([*self._gradients(plain, ours, batch), *self._values(plain, ours)])
         return StepCheck(self.site.where, count, samples, n, tolerance, rows, reasons, notes)
 
     def _size(self, samples: int) -> tuple[int, int]:
@@ -158,13 +166,24 @@ class _Comparison:
         with aside() as run, Rehearsal(self._sources(batch)) as rehearsal:
             known = replace(self.site, facts=None, signature=(), targets={}, reasons=[], notes=[])
             run.sites[self.micro_step.__code__] = known  # which names are split is known from the whole batch
+            if n > 1:
+                options |= self._read_all(known, batch, n)
             values = step(self.micro_step, batch, n=n, **options)
             gradients = _taken(leaves)
             summary = run.summary()
         return _Way(gradients, values, rehearsal.drew), summary.reasons, summary.notes
 
-    def _gradients(self, plain: _Way, ours: _Way) -> Iterator[Pair]:
-        names = _names(self._sources(self.batch), self.micro_step)
+    def _read_all(self, site: Site, batch: Mapping[str, Any], n: int) -> dict[str, tuple[str, ...]]:
+        """Have outputs joined that the cell does not read, too, where they can be: those of few samples are small."""
+        __tracebackhide__ = True
+        read, unread = self.options["read"], self.options["unread"]
+        site.measure(self.micro_step, batch, micro_batch_sizes(site.samples(batch), n, None), read)
+        facts = site.facts.values[len(read) :] if site.facts is not None else ()
+        known = list(takewhile(lambda leaves: not any(isinstance(f, Unknown) for f in leaves), facts))
+        return {"read": (*read, *unread[: len(known)]), "unread": unread[len(known) :]}
+
+    def _gradients(self, plain: _Way, ours: _Way, batch: Mapping[str, Any]) -> Iterator[Pair]:
+        names = _names(self._sources(batch), self.micro_step)
         for leaf, gradient in plain.gradients.items():
             name = names.get(id(leaf), f"a tensor of {'×'.join(map(str, leaf.shape)) or 'one number'}")
             yield Pair("gradient", name, gradient, ours.gradients[leaf])

@@ -171,7 +171,7 @@ class Snapshot:
         if not _has_state(value):
             return
         kind = type(value)
-        if isinstance(value, DataLoader):
+        if isinstance(value, DataLoader) and "_iterator" in vars(value):  # accelerate's wrapper says it is one, too
             self._loaders.append(value)
         named = label if is_users(kind.__module__) else ""
         own = getattr(value, "__dict__", None)

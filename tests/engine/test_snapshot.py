@@ -259,10 +259,10 @@ def test_random_states_of_every_kind():
     draw += "p.random(), r.rand()]"
     names = {**own, "torch": torch, "np": np, "random": random}
     with Snapshot(names, list(names)):
-        drawn = eval(draw, names)
+        drawn = eval(draw, names)  # noqa: S307 - the line above
         torch.set_default_dtype(torch.float64)
         torch.set_grad_enabled(False)
-    assert eval(draw, names) == drawn
+    assert eval(draw, names) == drawn  # noqa: S307
     assert torch.get_default_dtype() is torch.float32
     assert torch.is_grad_enabled()
 
