@@ -10,9 +10,12 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 from nbclient import NotebookClient
+from torch import nn
 
 import accum_magic
+from accum_magic import testing
 from accum_magic.cell.explain import explain
 
 ROOT = Path(__file__).parents[1]
@@ -174,6 +177,25 @@ def test_readme_shows_explain_as_it_prints():
     cell = "\n".join(line[code_starts:] for line in lines)
     printed = explain(accum_magic.rewrite(f"\n{cell}\n", 10))
     assert printed.partition("\n\n")[0].splitlines() == lines
+
+
+def test_readme_shows_check_as_it_prints():
+    [(cell, shown)] = re.findall(
+        r"^<!-- check 4 -->\n```python\n(%%accumulate 4 --check\n.*?)^```$.*?^```text\n(.*?)\n```$",
+        readme(),
+        re.MULTILINE | re.DOTALL,
+    )
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+    batch = torch.randn(100, 4), torch.randint(0, 3, (100,))
+    names = {"model": model, "F": nn.functional, "optimizer": torch.optim.Adam(model.parameters()), "loader": [batch]}
+    printed = str(testing.run_checked(cell.replace("%%accumulate 4 --check", ""), names, 4))
+    number = re.compile(r"\d\.\de[+-]\d+")
+
+    def rows(text):
+        return sorted(number.sub("#", line) for line in text.splitlines())
+
+    assert rows(printed) == rows(shown)
 
 
 def test_readme_lists_the_options_of_the_magic():

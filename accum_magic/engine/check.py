@@ -17,8 +17,8 @@ from accum_magic.engine.comparison import (
     CheckResult,
     Pair,
     StepCheck,
+    rounding_of,
     rows_of,
-    tolerance_of,
 )
 from accum_magic.engine.facts import Unknown
 from accum_magic.engine.gradients import SetAside
@@ -115,11 +115,11 @@ class _Comparison:
         finally:
             before.restore()
         tensors = [*plain.gradients, *_tensors(plain.values)]
-        tolerance = tolerance_of(tensors, is_autocast=silence.is_autocast)
+        rounding = rounding_of(tensors, is_autocast=silence.is_autocast)
         said = ((SILENCED, silence.has_silenced), (DRAWN, plain.drew or ours.drew), (ALONE, n == 1))
         notes = (*(note for note in notes if not note.startswith("random ")), *(text for text, is_so in said if is_so))
-        rows = rows_of([*self._gradients(plain, ours, batch), *self._values(plain, ours)])
-        return StepCheck(self.site.where, count, samples, n, tolerance, rows, reasons, notes)
+        rows = rows_of([*self._gradients(plain, ours, batch), *self._values(plain, ours)], rounding.floor)
+        return StepCheck(self.site.where, count, samples, n, rounding.tolerance, rows, reasons, notes)
 
     def _size(self, samples: int) -> tuple[int, int]:
         """Return how many samples fit, which one micro-batch of the run has, and how many micro-batches they make."""

@@ -6,7 +6,7 @@ import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -15,11 +15,22 @@ SILENCED = "dropout was switched off for both"
 DRAWN = "the step draws random numbers, which need not be the same both times: differences may come from them"
 ALONE = "the step runs in a single micro-batch, which is the plain step"
 MOST_ROWS = 12
-# What rounding makes of sums in another order, with room for deep networks.
-_TOLERANCES = {torch.float64: 1e-9, torch.complex128: 1e-9, torch.float32: 1e-4, torch.complex64: 1e-4}
-_COARSE = 5e-2  # 16 bit and less
-# A gradient that is zero in theory (the bias of a key in attention) differs by rounding only, as a whole.
-_FLOOR = 1e-4
+
+
+class Rounding(NamedTuple):
+    """What is taken for rounding: a relative difference up to `tolerance`.
+
+    Nothing is measured against less than `floor` of the largest value of its kind: a gradient that is zero in theory,
+    such as that of the bias of attention's keys, is rounding as a whole. The two together allow some ten units in the
+    last place of the largest value; with a floor of 1e-4 in single precision such a bias was a thousandth apart.
+    """
+
+    tolerance: float
+    floor: float
+
+
+_DOUBLE, _SINGLE, _COARSE = Rounding(1e-9, 1e-4), Rounding(1e-4, 2e-2), Rounding(5e-2, 0.5)
+_ROUNDING = {torch.float64: _DOUBLE, torch.complex128: _DOUBLE, torch.float32: _SINGLE, torch.complex64: _SINGLE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +51,7 @@ class CheckRow:
     name: str
     shape: tuple[int, ...]
     difference: float
-    """max|plain - ours| over max|plain|, or over 1e-4 of the largest value of its kind where that is larger."""
+    """max|plain - ours| over max|plain|, or over the floor of its kind where that is larger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,18 +164,18 @@ def _html_list(texts: Sequence[str]) -> str:
     return "<ul>" + "".join(f"<li>{html.escape(text)}</li>" for text in texts) + "</ul>" if texts else ""
 
 
-def rows_of(pairs: Sequence[Pair]) -> tuple[CheckRow, ...]:
-    """Return how far apart pairs of tensors are, the furthest first."""
+def rows_of(pairs: Sequence[Pair], floor: float) -> tuple[CheckRow, ...]:
+    """Return how far apart pairs of tensors are, the furthest first; `floor` as in `Rounding`."""
     gradients = max((_size(p.plain) for p in pairs if p.kind == "gradient"), default=0.0)
     values = max((_size(p.plain) for p in pairs if p.kind != "gradient"), default=0.0)
-    rows = [_row(p, _FLOOR * (gradients if p.kind == "gradient" else values)) for p in pairs]
+    rows = [_row(p, floor * (gradients if p.kind == "gradient" else values)) for p in pairs]
     return tuple(sorted(rows, key=lambda row: -row.difference))
 
 
-def tolerance_of(tensors: Sequence[torch.Tensor], *, is_autocast: bool) -> float:
+def rounding_of(tensors: Sequence[torch.Tensor], *, is_autocast: bool) -> Rounding:
     """Return what rounding may come to: a step is as exact as the coarsest dtype in it."""
-    found = [_TOLERANCES.get(t.dtype, _COARSE) for t in tensors if t.is_floating_point() or t.is_complex()]
-    return max([_COARSE] if is_autocast else found, default=1e-9)
+    found = [_ROUNDING.get(t.dtype, _COARSE) for t in tensors if t.is_floating_point() or t.is_complex()]
+    return max([_COARSE] if is_autocast else found, default=_DOUBLE)
 
 
 def _row(pair: Pair, floor: float) -> CheckRow:
