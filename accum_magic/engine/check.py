@@ -105,6 +105,8 @@ class _Comparison:
         __tracebackhide__ = True
         samples = self.site.samples(self.batch)
         count, n = self._size(samples)
+        if count < samples:  # how the first samples are taken, the probe of the whole batch tells
+            self.site.measure(self.micro_step, self.batch, (count, samples - count), self.options["read"])
         batch = self._first(samples, count)
         before = SetAside()
         try:
@@ -130,10 +132,7 @@ class _Comparison:
 
     def _first(self, samples: int, count: int) -> dict[str, Any]:
         """Return the first samples; of what was computed before the step a leaf, since its graph runs only once."""
-        batch = dict(self.batch)
-        if count < samples:
-            columns = self.site.pieces(self.batch, (count, samples - count))
-            batch = {name: column[0] for name, column in zip(self.batch, columns, strict=True)}
+        batch = self.site.first(self.batch, count, samples)
         for name, value in batch.items():
             if isinstance(value, torch.Tensor) and value.grad_fn is not None and name not in (self.site.divided or ()):
                 batch[name] = value.detach().requires_grad_()

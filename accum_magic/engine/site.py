@@ -208,7 +208,7 @@ class Site:
 
         def forward(count: int) -> Outcome:
             __tracebackhide__ = True
-            return micro_step(*(self._first(n, v, count, samples) for n, v in batch.items()))
+            return micro_step(*self.first(batch, count, samples).values())
 
         self.pairwise = ()
         facts, failure = _attempted(forward, sources)
@@ -286,6 +286,10 @@ class Site:
                     f"micro-batches: {bad.reason}. {way_out}"
                 )
                 raise BatchError(message)
+
+    def first(self, batch: Mapping[str, Any], count: int, samples: int) -> dict[str, Any]:
+        """Return the batch's first samples; of what compares each sample with each, those along both dimensions."""
+        return {name: self._first(name, value, count, samples) for name, value in batch.items()}
 
     def _first(self, name: str, value: Any, count: int, samples: int) -> Any:
         """Return the first samples of a value; a batch too small for the probe is repeated."""
