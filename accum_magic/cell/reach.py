@@ -23,6 +23,9 @@ from accum_magic.cell.recognise import (
 )
 from accum_magic.cell.units import Unit
 
+_PARAMETERS = frozenset({"weight", "bias"})
+_NO_GRAPH = frozenset({"data", "device", "dtype", "grad", "is_cuda", "ndim", "requires_grad", "shape", "size"})
+
 
 @dataclass(slots=True)
 class Flow:
@@ -54,7 +57,7 @@ class Flow:
         """Tell whether an expression or statement may build a graph."""
         by_call = [self._call_reaches(c) for c in calls(node)]  # every one is asked: the callees are remembered
         by_name = any(overlaps(p, self.reaching) or self._is_trainable(p) for p in _reads(node))
-        return any(by_call) or by_name or self._operand_reaches(node)
+        return any(by_call) or by_name or self._operand_reaches(node) or self._reads_parameter(node)
 
     def seed(self, names: Iterable[str]) -> None:
         """Name what holds the batch when the block begins."""
@@ -127,6 +130,13 @@ class Flow:
             return False
         fact = self.lookup(path)
         return fact is not None and fact.kind in {"tensor", "container"} and bool(fact.reaches)
+
+    def _reads_parameter(self, node: ast.AST) -> bool:
+        """`model[0].weight.norm()`; not `model.fc.weight.device`."""
+        asked = {n.value for n in nodes(node) if isinstance(n, ast.Attribute) and n.attr in _NO_GRAPH}
+        found = [n for n in nodes(node) if isinstance(n, ast.Attribute) and n.attr in _PARAMETERS and n not in asked]
+        names = (next((m.id for m in nodes(n) if isinstance(m, ast.Name)), "") for n in found)
+        return any(self._kind(name) == "module" for name in names if name not in self.settled)
 
     def _is_method_of_value(self, func: ast.expr) -> bool:
         """`x.view`, `batch["ids"].to`: a method of something that came with the batch."""
