@@ -29,8 +29,16 @@ class StepDone:
 
 
 @dataclass(frozen=True, slots=True)
+class NoiseEstimated:
+    """The gradient noise scale of the run and its standard error, in samples."""
+
+    noise_scale: float
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
 class RunEnded:
     """The cell has ended, or failed."""
 
 
-Event = RunStarted | StepMeasured | StepDone | RunEnded
+Event = RunStarted | StepMeasured | StepDone | NoiseEstimated | RunEnded

@@ -58,7 +58,7 @@ class MicroBatches:
     batch: Mapping[str, Any]
     sizes: tuple[int, ...]
     gradients: SetAside
-    backward: Backward
+    backward: Callable[[int, torch.Tensor, torch.Tensor | None], None]
     statistics: RunningStatistics = field(default_factory=RunningStatistics)
     loss: torch.Tensor | None = None  # of the whole batch, once it has run
     loss_at: int | None = None  # which of the step's values it is
@@ -139,6 +139,8 @@ class MicroBatches:
                 if not isinstance(gradient, Nothing):
                     backward(which, root, gradient)
             del roots, root
+            if self.gradients.folds:
+                self.gradients.fold()
         return self._results(weighing, collectors)
 
     def _look_at(

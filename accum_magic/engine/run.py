@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from accum_magic.engine.events import Event, RunEnded, RunStarted, StepDone, StepMeasured
+from accum_magic.engine.events import Event, NoiseEstimated, RunEnded, RunStarted, StepDone, StepMeasured
 from accum_magic.engine.memory import Meter, meter_for
+from accum_magic.engine.noise import Noise, NoiseScale
 from accum_magic.engine.site import Site
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ class RunSummary:
     `losses` holds the last 10,000 full-batch losses as numbers; `peak_bytes` is the process's resident
     memory on a CPU, allocated memory on an accelerator; `activation_bytes` estimates what autograd keeps
     for one micro-batch and `plain_activation_bytes` what it would keep for the whole batch, by a line
-    through the two runs of the probe (None where nothing was split); `micro_batches` counts all that ran.
+    through the two runs of the probe (None where nothing was split); `micro_batches` counts all that ran;
+    `noise_scale` and its standard error are in samples (None without `--noise`, or where it cannot be told).
     """
 
     verdict: Verdict
@@ -69,6 +71,8 @@ class RunSummary:
     plain_activation_bytes: float | None
     losses: tuple[float, ...]
     events: tuple[Event, ...]
+    noise_scale: float | None = None
+    noise_scale_error: float | None = None
 
     def __str__(self) -> str:
         """Return one line with the counts and the verdict, and one line per reason and note."""
@@ -82,7 +86,8 @@ class RunSummary:
             f"{self._memory()}"
         )
         why = [f"  approximate: {reason}" for reason in self.reasons]
-        return "\n".join([line, *why, *(f"  note: {note}" for note in self.notes)])
+        noise = [] if self.noise_scale is None else [f"  {NoiseScale(self.noise_scale, self.noise_scale_error or 0.0)}"]
+        return "\n".join([line, *why, *noise, *(f"  note: {note}" for note in self.notes)])
 
     def _memory(self) -> str:
         process = f"process peak {self.peak_bytes / 2**20:,.0f} MiB"
@@ -131,6 +136,7 @@ class Run:
         self.doubts: dict[torch.device, torch.Tensor] = {}
         self.sites: dict[object, Site] = {}
         self.check: Check | None = None  # what each step is to be compared by
+        self.noise = Noise()
         self.meter: Meter = meter_for(torch.device("cpu"))
         self.peak_bytes = self.meter.now_bytes()
         self.emit(RunStarted())
@@ -202,6 +208,11 @@ class Run:
             self.ended_s = time.perf_counter()
             self.peak_bytes = self.meter.peak_bytes()
             self.sites.clear()  # they know the user's modules
+            estimate = self.noise.estimate()
+            if isinstance(estimate, NoiseScale):
+                self.emit(NoiseEstimated(estimate.samples, estimate.error))
+            elif estimate is not None:
+                self.note(estimate)
             self.emit(RunEnded())
 
     @property
@@ -226,11 +237,13 @@ class Run:
         peak = self.peak_bytes if self.ended_s is not None else self.meter.peak_bytes()
         elapsed = self.elapsed_s
         self._settle_doubts()
+        estimate = self.noise.estimate()
+        noise = (estimate.samples, estimate.error) if isinstance(estimate, NoiseScale) else (None, None)
         return RunSummary(
             "approximate" if self.reasons else "exact", tuple(self.reasons), tuple(self.notes),
             self.optimizer_steps, self.micro_batches_done, self.steps, self.samples, peak, elapsed,
             self.samples / elapsed if elapsed else 0.0, self.activation_bytes, self.plain_activation_bytes,
-            tuple(float(v) for v in self.losses), tuple(self.events),
+            tuple(float(v) for v in self.losses), tuple(self.events), *noise,
         )  # fmt: skip
 
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import CodeType
 from typing import Any
 
 import torch
 
-from accum_magic.engine.gradients import SetAside
+from accum_magic.engine.gradients import HOOKED, SetAside
 from accum_magic.engine.loop import Backward, MicroBatches
+from accum_magic.engine.noise import StepNoise
 from accum_magic.engine.run import Run, current_run
 from accum_magic.engine.site import Outcome, Site
 from accum_magic.engine.split import micro_batch_sizes
 from accum_magic.engine.weights import parameters_of
 from accum_magic.engine.window import borders
 
-_UNDO: list[SetAside] = []
+_UNDO: list[Callable[[], None]] = []
 _AROUND = "around"  # in a function of this name `accum_magic.bind` compiles those of other cells
 
 
@@ -93,10 +94,13 @@ def step(  # noqa: PLR0913 - each is what the rewritten cell has to say
     if len(sizes) > 1:
         sizes = _measured_sizes(run, site, micro_step, batch, sizes, read)
     batch, carried = _carry(batch, fixed, loose)
-    gradients = SetAside()
-    loop = MicroBatches(run, site, micro_step, batch, sizes, gradients, Backward(backward, backward_options))
+    spread = StepNoise(sizes, batch) if noise and len(sizes) > 1 else None
+    gradients = SetAside(getattr(torch, grad_dtype) if grad_dtype else None, spread)
+    how = Backward(backward, backward_options)
+    loop = MicroBatches(run, site, micro_step, batch, sizes, gradients, spread.watched(how) if spread else how)
     try:
         values = loop.run(read, unread)
+        observed = gradients.observed()
         _back_propagate(carried, gradients)
         loop.statistics.update()
         gradients.finish(keep=undoable)
@@ -104,10 +108,17 @@ def step(  # noqa: PLR0913 - each is what the rewritten cell has to say
         gradients.restore()
         raise
     if undoable:
-        _UNDO.append(gradients)
+        _UNDO.append(gradients.restore)
     if site.facts is not None:
         kept = [site.whole_bytes + site.facts.kept_bytes(count) for count in (max(sizes), samples)]
         run.estimate(*kept)
+    if observed is not None:
+        run.noise.add(observed)
+        _UNDO.append(run.noise.forget)
+    if grad_dtype is not None:
+        run.notes |= dict.fromkeys(gradients.notes(f"{site.where}: --grad-dtype {grad_dtype}"))
+    if noise:
+        run.notes |= dict.fromkeys(_notes_on_noise(site, gradients, sizes, carried))
     run.step_done(sum(sizes), len(sizes), loop.loss)
     return values
 
@@ -133,17 +144,27 @@ def _measured_sizes(  # noqa: PLR0913, PLR0917 - what a measurement needs
 
 def _back_propagate(carried: Sequence[tuple[torch.Tensor, torch.Tensor]], gradients: SetAside) -> None:
     """Run the graphs of what was computed once before the loop; together, since they may share a part."""
-    reached = [(value, leaf.grad) for value, leaf in carried if leaf.grad is not None]
+    reached = [(value, gradient) for value, leaf in carried if (gradient := gradients.made(leaf)) is not None]
     if reached:
         values, grads = zip(*reached, strict=True)
         gradients.take(parameters_of(values))
         torch.autograd.backward(values, grads)
 
 
+def _notes_on_noise(site: Site, gradients: SetAside, sizes: Sequence[int], carried: Sequence[object]) -> Iterator[str]:
+    """Yield what `--noise` has not seen of a step."""
+    if len(sizes) == 1:
+        yield f"{site.where}: --noise learns nothing from a step of one micro-batch"
+    if carried:
+        yield f"{site.where}: --noise leaves out what is computed once before the micro-batches"
+    if gradients.hooked:
+        yield f"{site.where}: --noise {HOOKED}"
+
+
 def undo_step() -> None:
     """Put the gradients back as they were before the last step; a jump that skips `backward` calls this."""
-    for gradients in _UNDO:
-        gradients.restore()
+    for undo in _UNDO:
+        undo()
     _UNDO.clear()
 
 
