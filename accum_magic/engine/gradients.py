@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
@@ -11,6 +12,38 @@ from accum_magic.engine.noise import Observed, StepNoise
 _NARROWER = 4  # bytes of a float32
 HOOKED = "leaves out parameters with a post-accumulate-grad hook, which reads the running sum"
 _Kind = tuple[torch.dtype, torch.device, bool]  # the last: whether the noise is taken of it
+
+
+@dataclass(slots=True)
+class _Sums:
+    """What the micro-batches so far have added up to, for parameters of one dtype on one device."""
+
+    wide: torch.dtype | None
+    """What they are added up in, where that is not the gradient's own dtype."""
+    parameters: list[torch.Tensor] = field(default_factory=list)
+    totals: list[torch.Tensor | None] = field(default_factory=list)
+
+    def add(self, parameter: torch.Tensor) -> None:
+        self.parameters.append(parameter)
+        self.totals.append(None)
+
+    def fold(self, made: Sequence[torch.Tensor | None]) -> None:
+        """Add the gradients of one micro-batch; `.grad` is None again."""
+        pairs = [(t, g) for t, g in zip(self.totals, made, strict=True) if t is not None and g is not None]
+        if pairs:
+            torch._foreach_add_(*zip(*pairs, strict=True))
+        is_new = len(pairs) < len(made)
+        for parameter in self.parameters:
+            parameter.grad = None
+        if is_new:
+            for index, (total, gradient) in enumerate(zip(self.totals, made, strict=True)):
+                if total is None and gradient is not None:
+                    self.totals[index] = gradient if self.wide is None else gradient.to(self.wide)
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for parameter, total in zip(self.parameters, self.totals, strict=True):
+            if total is not None:
+                yield parameter, total
 
 
 class SetAside:
@@ -35,8 +68,7 @@ class SetAside:
         self._before: dict[torch.Tensor, torch.Tensor | None] = {}
         self._grad_dtype = grad_dtype
         self._noise = noise
-        self._groups: dict[_Kind, list[torch.Tensor]] = {}
-        self._sums: dict[torch.Tensor, torch.Tensor] = {}  # of the micro-batches so far
+        self._sums: dict[_Kind, _Sums] = {}
         self._factor: torch.Tensor | float = 1.0
         self._looks = grad_dtype is not None or noise is not None
         self.hooked = False  # whether a parameter was left out of the folding, since a hook reads its running sum
@@ -62,7 +94,10 @@ class SetAside:
             self.hooked = True
             return
         is_counted = self._noise is not None and not self._noise.is_input(parameter)
-        self._groups.setdefault((parameter.dtype, parameter.device, is_counted), []).append(parameter)
+        kind = (parameter.dtype, parameter.device, is_counted)
+        if kind not in self._sums:
+            self._sums[kind] = _Sums(self._grad_dtype if self._is_widened(parameter) else None)
+        self._sums[kind].add(parameter)
         self.folds = True
 
     def _is_widened(self, parameter: torch.Tensor) -> bool:
@@ -75,61 +110,52 @@ class SetAside:
             and narrow.itemsize < _NARROWER
         )
 
-    def notes(self, option: str) -> Iterator[str]:
-        """Yield where `grad_dtype` had nothing to do, or did not do all."""
-        if not any(map(self._is_widened, self._before)):
-            yield f"{option} has nothing to do: no parameter is narrower than float32"
-        if self.hooked:
-            yield f"{option} {HOOKED}"
+    def has_narrow(self) -> bool:
+        """Whether any gradient of the step is narrower than `grad_dtype`."""
+        return any(map(self._is_widened, self._before))
 
     def fold(self) -> None:
         """Add the gradients of a complete micro-batch to the sums; `.grad` is None again."""
-        groups = [[(p, g) for p in group if (g := p.grad) is not None] for group in self._groups.values()]
+        made = [[p.grad for p in sums.parameters] for sums in self._sums.values()]
         if self._noise is not None:
-            counted = zip(self._groups, groups, strict=True)
-            self._noise.take([[g for _, g in group] for (*_, counts), group in counted if counts])
-        sums = self._sums
-        for group in groups:
-            known = [(total, g) for p, g in group if (total := sums.get(p)) is not None]
-            if known:
-                torch._foreach_add_(*zip(*known, strict=True))
-            for parameter, gradient in group:
-                parameter.grad = None
-                if parameter not in sums:
-                    wide = self._grad_dtype if self._is_widened(parameter) else None
-                    sums[parameter] = gradient if wide is None else gradient.to(wide)
+            kinds = zip(self._sums, made, strict=True)
+            self._noise.take([[g for g in group if g is not None] for (*_, counts), group in kinds if counts])
+        for sums, group in zip(self._sums.values(), made, strict=True):
+            sums.fold(group)
 
     def observed(self) -> Observed | None:
         """Return what the micro-batches tell of the noise in their gradients; what comes later is none of theirs."""
         noise, self._noise = self._noise, None
         if noise is None:
             return None
-        counted = [group for (*_, counts), group in self._groups.items() if counts]
-        return noise.observed([[self._sums[p] for p in group if p in self._sums] for group in counted], self._factor)
+        counted = [sums for (*_, counts), sums in self._sums.items() if counts]
+        return noise.observed([[total for _, total in sums] for sums in counted], self._factor)
 
-    def made(self, parameter: torch.Tensor) -> torch.Tensor | None:
+    def made(self, leaf: torch.Tensor) -> torch.Tensor | None:
         """Return the gradient that this step has made so far, in the dtype that it will have."""
-        total = self._sums.get(parameter)
-        return parameter.grad if total is None else total.to(parameter.grad_dtype or total.dtype)
+        found = (total for sums in self._sums.values() for parameter, total in sums if parameter is leaf)
+        total = next(found, None)
+        return leaf.grad if total is None else total.to(leaf.grad_dtype or total.dtype)
 
     def rescale(self, factor: torch.Tensor | float) -> None:
         """Multiply the gradients of this step."""
         self._factor = factor
-        gradients = [*self._sums.values(), *(p.grad for p in self._before if p.grad is not None)]
+        totals = [total for sums in self._sums.values() for _, total in sums]
+        gradients = [*totals, *(p.grad for p in self._before if p.grad is not None)]
         if gradients:
             torch._foreach_mul_(gradients, factor)
 
     def finish(self, *, keep: bool) -> None:
         """Add what was set aside to the step's gradients; with `keep`, leave it as it is for `restore`."""
-        if self.folds:
-            self.fold()  # what was computed once before the loop has been back-propagated since
+        made = {parameter: total for sums in self._sums.values() for parameter, total in sums}
+        self._sums.clear()
         for parameter, before in self._before.items():
-            total = self._sums.pop(parameter, None)
+            total = made.pop(parameter, None) if made else None
             if total is not None:
                 parameter.grad = _joined(before, total, parameter, keep=keep)
             elif before is not None:
-                made = parameter.grad
-                parameter.grad = before if made is None else _joined(before, made, parameter, keep=keep)
+                own = parameter.grad
+                parameter.grad = before if own is None else _joined(before, own, parameter, keep=keep)
 
     def restore(self) -> None:
         """Put the gradients back as they were before the step."""

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-OBSERVATIONS_KEPT = 10_000
+STEPS_KEPT = 10_000
+PENDING_AT_MOST = 100  # steps that are read together: each waits for the device
 FEWEST_FOR_JACKKNIFE = 8  # of fewer steps the spread says too little of itself
 DROWNED = "--noise: no gradient stands out of its noise in these steps; the noise scale is larger than they can tell"
 _NARROWER = 4  # bytes of a float32
@@ -26,10 +27,42 @@ _NARROWER = 4  # bytes of a float32
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What one step tells: `S`, `|G|^2` and the variances of `S` and of `|G_B|^2`, as one tensor on the device."""
+    """The norms of one step's gradients; reading them waits for the device."""
 
-    values: torch.Tensor
+    norms: torch.Tensor
+    """Of what each micro-batch has added, then of the whole batch's gradient."""
+    sizes: Sequence[int]
+    factor: torch.Tensor | float
+    """What the sum was multiplied with at the end."""
+    scale: torch.Tensor | float
+    """What the loss was multiplied with."""
+
+    def told(self) -> Told:
+        """Return what the step tells, as numbers."""
+        factor, scale = float(self.factor), float(self.scale)
+        *added, whole = self.norms.tolist()
+        if not scale:
+            return Told(math.nan, math.nan, 0.0, 0.0, 0)
+        return told([(norm * factor / scale) ** 2 for norm in added], (whole / scale) ** 2, self.sizes)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What one step tells of the noise."""
+
+    noise: float
+    """`S`, the trace of the samples' covariance."""
+    signal: float
+    """`|G|^2`."""
+    noise_variance: float
+    whole_variance: float
+    """Of `|G_B|^2`."""
     samples: int
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether no gradient has overflowed."""
+        return math.isfinite(self.noise) and math.isfinite(self.signal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +118,7 @@ class StepNoise:
         scale = self._scale = _last_factor(root.grad_fn)
 
         def arrived(found: torch.Tensor) -> None:
-            given = torch.ones_like(found) if gradient is None else gradient
-            self._scale = scale * (found / given).detach().reshape(())
+            self._scale = scale * (found.detach() if gradient is None else (found / gradient).detach())
 
         root.register_hook(arrived)  # type: ignore[no-untyped-call]
 
@@ -105,29 +137,26 @@ class StepNoise:
         if not any(whole) or len(self._norms) != len(self._sizes):
             return None
         total = _norm(whole)
-        scale = 1.0 if self._scale is None else self._scale
-        norms = torch.stack([norm.to(total.device) for norm in self._norms]) * factor
-        if total.device.type != "mps":  # which has no float64
-            total, norms = total.double(), norms.double()
-        told = _told((norms / scale).square(), (total / scale).square(), self._sizes)
-        return Observed(torch.stack(told), sum(self._sizes))
+        norms = torch.stack([*(norm.to(total) for norm in self._norms), total])
+        return Observed(norms, self._sizes, factor, 1.0 if self._scale is None else self._scale)
 
 
-def _told(added: torch.Tensor, whole: torch.Tensor, sizes: Sequence[int]) -> list[torch.Tensor]:
-    """Return `S`, `|G|^2` and bounds of the variances of `S` and `|G_B|^2`, from all `|c_i|^2` and `|G_B|^2`.
+def told(added: Sequence[float], whole: float, sizes: Sequence[int]) -> Told:
+    """Read `S` and `|G|^2` off all `|c_i|^2` and `|G_B|^2`, with bounds of their variances.
 
     The spread of the `|G_i|^2`, `4 G'CG / k + 2 tr(C^2) / k^2` with the covariance C, has a part that falls
     with the number of micro-batches and one that falls with its square. All of it is taken to fall slowly, so
     that the bounds err on the wide side.
     """
     count, samples = len(sizes), sum(sizes)
-    k = torch.tensor(sizes, dtype=added.dtype, device=added.device)
-    each = added * (samples / k).square()
-    width = sum(1 / size for size in sizes) / count - 1 / samples
-    noise = (each.mean() - whole) / width
+    each = [square * (samples / k) ** 2 for square, k in zip(added, sizes, strict=True)]
+    width = sum(1 / k for k in sizes) / count - 1 / samples
+    noise = (sum(each) / count - whole) / width
     signal = whole - noise / samples
-    off = (each - signal - noise / k).square() * (count / (count - 1))
-    return [noise, signal, off.mean() / count / width**2, ((k / samples).square() * off).sum()]
+    off = [(g - signal - noise / k) ** 2 * count / (count - 1) for g, k in zip(each, sizes, strict=True)]
+    noise_variance = sum(off) / count**2 / width**2
+    whole_variance = sum((k / samples) ** 2 * o for k, o in zip(sizes, off, strict=True))
+    return Told(noise, signal, noise_variance, whole_variance, samples)
 
 
 def _norm(groups: Sequence[Sequence[torch.Tensor]]) -> torch.Tensor:
@@ -160,59 +189,58 @@ def _last_factor(node: Any) -> torch.Tensor | float:
 
 
 class Noise:
-    """The observations of a run's last 10,000 steps."""
+    """What the last 10,000 steps of a run have told."""
 
     def __init__(self) -> None:
-        self._observed: deque[Observed] = deque(maxlen=OBSERVATIONS_KEPT)
+        self._pending: list[Observed] = []
+        self._told: deque[Told] = deque(maxlen=STEPS_KEPT)
 
     def add(self, observed: Observed) -> None:
-        """Keep what a step has told."""
-        self._observed.append(observed)
+        """Keep what a step has shown; once in 100 steps it is read."""
+        self._pending.append(observed)
+        if len(self._pending) >= PENDING_AT_MOST:
+            self._settle()
 
     def forget(self) -> None:
         """Take back the last step, whose gradients were undone."""
-        if self._observed:
-            self._observed.pop()
+        steps = self._pending or self._told
+        if steps:
+            steps.pop()
 
-    def rows(self) -> list[tuple[float, ...]]:
-        """Return the observations as numbers; a step that overflowed has none."""
-        by_device: dict[torch.device, list[torch.Tensor]] = {}
-        for one in self._observed:
-            by_device.setdefault(one.values.device, []).append(one.values)
-        numbers = [row for values in by_device.values() for row in torch.stack(values).tolist()]
-        sizes = [float(one.samples) for device in by_device for one in self._observed if one.values.device == device]
-        rows = zip(numbers, sizes, strict=True)
-        return [(*row, size) for row, size in rows if all(map(math.isfinite, row))]
+    def _settle(self) -> None:
+        self._told.extend(observed.told() for observed in self._pending)
+        self._pending.clear()
 
     def estimate(self) -> NoiseScale | str | None:
         """Return the noise scale, why there is none, or None where nothing was observed.
 
-        Averages `S` and `|G|^2` over the steps. The error is a jackknife over the steps; of fewer than 8 it
-        is the delta method's, from the spread over the micro-batches of each.
+        Averages `S` and `|G|^2` over the steps; one whose gradients overflowed tells nothing. The error is a
+        jackknife over the steps; of fewer than 8 it is the delta method's, from the spread over the
+        micro-batches of each.
         """
-        rows = self.rows()
-        if not rows:
+        self._settle()
+        steps = [step for step in self._told if step.is_finite]
+        if not steps:
             return None
-        noise, signal = (math.fsum(row[i] for row in rows) for i in (0, 1))
+        noise, signal = (math.fsum(values) for values in ([s.noise for s in steps], [s.signal for s in steps]))
         if signal <= 0:
             return DROWNED
         scale = max(noise, 0.0) / signal
-        error = _jackknife(rows) if len(rows) >= FEWEST_FOR_JACKKNIFE else _delta(rows, scale, signal)
-        return NoiseScale(scale, error)
+        if len(steps) >= FEWEST_FOR_JACKKNIFE:
+            return NoiseScale(scale, _jackknife(steps, noise, signal))
+        return NoiseScale(scale, _delta(steps, scale, signal))
 
 
-def _jackknife(rows: Sequence[tuple[float, ...]]) -> float:
-    count = len(rows)
-    noise, signal = (math.fsum(row[i] for row in rows) for i in (0, 1))
-    left_out = [(noise - row[0]) / (signal - row[1]) for row in rows if signal != row[1]]
+def _jackknife(steps: Sequence[Told], noise: float, signal: float) -> float:
+    count = len(steps)
+    left_out = [(noise - s.noise) / (signal - s.signal) for s in steps if signal != s.signal]
     mean = math.fsum(left_out) / len(left_out)
     return math.sqrt((count - 1) / count * math.fsum((value - mean) ** 2 for value in left_out))
 
 
-def _delta(rows: Sequence[tuple[float, ...]], scale: float, signal: float) -> float:
-    """`sum S - scale sum |G|^2`, whose error is that of the ratio, in terms of `S` and `|G_B|^2`."""
-    variances = ((1 + scale / samples) ** 2 * of_noise + scale**2 * of_whole
-                 for _, _, of_noise, of_whole, samples in rows)  # fmt: skip
+def _delta(steps: Sequence[Told], scale: float, signal: float) -> float:
+    """The error of `sum S - scale sum |G|^2`, in terms of `S` and `|G_B|^2`, over `sum |G|^2`."""
+    variances = ((1 + scale / s.samples) ** 2 * s.noise_variance + scale**2 * s.whole_variance for s in steps)
     return math.sqrt(math.fsum(variances)) / signal
 
 

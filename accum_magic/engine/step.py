@@ -115,10 +115,7 @@ def step(  # noqa: PLR0913 - each is what the rewritten cell has to say
     if observed is not None:
         run.noise.add(observed)
         _UNDO.append(run.noise.forget)
-    if grad_dtype is not None:
-        run.notes |= dict.fromkeys(gradients.notes(f"{site.where}: --grad-dtype {grad_dtype}"))
-    if noise:
-        run.notes |= dict.fromkeys(_notes_on_noise(site, gradients, sizes, carried))
+    run.notes |= dict.fromkeys(_limits(site, gradients, sizes, carried, grad_dtype, noise=noise))
     run.step_done(sum(sizes), len(sizes), loop.loss)
     return values
 
@@ -149,16 +146,39 @@ def _back_propagate(carried: Sequence[tuple[torch.Tensor, torch.Tensor]], gradie
         values, grads = zip(*reached, strict=True)
         gradients.take(parameters_of(values))
         torch.autograd.backward(values, grads)
+        if gradients.folds:
+            gradients.fold()
 
 
-def _notes_on_noise(site: Site, gradients: SetAside, sizes: Sequence[int], carried: Sequence[object]) -> Iterator[str]:
-    """Yield what `--noise` has not seen of a step."""
-    if len(sizes) == 1:
-        yield f"{site.where}: --noise learns nothing from a step of one micro-batch"
-    if carried:
-        yield f"{site.where}: --noise leaves out what is computed once before the micro-batches"
-    if gradients.hooked:
-        yield f"{site.where}: --noise {HOOKED}"
+def _limits(  # noqa: PLR0913 - what the options are asked of
+    site: Site,
+    gradients: SetAside,
+    sizes: Sequence[int],
+    carried: Sequence[object],
+    grad_dtype: str | None,
+    *,
+    noise: bool,
+) -> Iterator[str]:
+    """Yield what `--grad-dtype` and `--noise` have not done for a step."""
+    is_replayed = site.calls is not None and len(sizes) > 1
+    if grad_dtype is not None:
+        option = f"{site.where}: --grad-dtype {grad_dtype}"
+        if not gradients.has_narrow():
+            yield f"{option} has nothing to do: no parameter is narrower than float32"
+        elif is_replayed:
+            yield f"{option} does nothing for a step that is replayed: one backward pass adds up its chunks"
+        elif gradients.hooked:
+            yield f"{option} {HOOKED}"
+    if noise:
+        option = f"{site.where}: --noise"
+        if len(sizes) == 1:
+            yield f"{option} learns nothing from a step of one micro-batch"
+        elif is_replayed:
+            yield f"{option} learns nothing from a step that is replayed: its chunks have no gradients of their own"
+        elif carried:
+            yield f"{option} leaves out what is computed once before the micro-batches"
+        if gradients.hooked:
+            yield f"{option} {HOOKED}"
 
 
 def undo_step() -> None:

@@ -317,6 +317,30 @@ def test_a_step_of_one_micro_batch_tells_nothing(network):
     assert summary.notes == ("line 3: --noise learns nothing from a step of one micro-batch",)
 
 
+def test_a_replayed_step_tells_nothing(network):
+    model, x, y = network
+
+    def micro_step(x, y):
+        return (F.cross_entropy(model(x), y).sqrt(),), ()
+
+    options = {"noise": True, "grad_dtype": "float32"}
+    run = begin()
+    accum_magic.step(micro_step, {"x": x[:30].bfloat16().double(), "y": y[:30]}, n=3, **options)
+    narrow = model.bfloat16()
+    accum_magic.step(lambda x, y: ((F.cross_entropy(narrow(x), y).sqrt(),), ()), {"x": x[:30].bfloat16(), "y": y[:30]},
+                     n=3, **options)  # fmt: skip
+    run.end()
+    summary = run.summary()
+    assert values(summary) == (None, None)
+    said = [note.partition(": ")[2] for note in summary.notes if ": --" in note]
+    assert said == [
+        "--grad-dtype float32 has nothing to do: no parameter is narrower than float32",
+        "--noise learns nothing from a step that is replayed: its chunks have no gradients of their own",
+        "--grad-dtype float32 does nothing for a step that is replayed: one backward pass adds up its chunks",
+        "--noise learns nothing from a step that is replayed: its chunks have no gradients of their own",
+    ]
+
+
 def test_a_gradient_that_drowns_in_its_noise_has_no_scale():
     # opposite gradients in the two micro-batches: their sum is zero, all that is seen is noise
     micro_step, _ = linear_step(4)
