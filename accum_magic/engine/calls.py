@@ -50,6 +50,7 @@ class CallFacts:
 
 
 NO_ROWS = "what goes in or comes out has no row per sample"
+_MOST_LEVELS = 64
 _UNLIKE = -1
 _WHOLE = CallFacts((), ())
 _UNTOLD = CallFacts((_UNLIKE,), ())
@@ -178,13 +179,14 @@ def study_calls(forward: Callable[[int], object], k: int, sources: Mapping[str, 
     """
     opened: set[nn.Module] = set()
     whole: dict[str, str] = {}
-    while True:
+    for is_last in (*(False,) * _MOST_LEVELS, True):
         found, rehearsal = _look(forward, k, sources, opened)
         whole |= found.whole
-        if not found.to_open:
+        if is_last or not found.to_open:
             generators = tuple(rehearsal.generators)
             return StudiedCalls(found.facts, frozenset(opened), rehearsal.drew, generators, whole)
         opened |= found.to_open
+    raise AssertionError
 
 
 def _look(
@@ -210,9 +212,11 @@ def _listen(forward: Callable[[int], object], samples: int, opened: set[nn.Modul
 def _compared(small: list[_Call], large: list[_Call], context: Context) -> _Round:
     found = _Round()
     for mine, theirs in zip_longest(small, large):
-        if mine is None or theirs is None or mine.module is not theirs.module or mine.spec != theirs.spec:
+        if mine is None or theirs is None or not _is_alike(mine, theirs):
             found.to_open |= {call.module for call in (mine, theirs) if call is not None}
             break  # from here on the runs tell nothing of each other
+        if mine.module is not theirs.module:
+            continue  # made by the step itself: `nn.CrossEntropyLoss()(out, y)`
         told = _Told(mine, theirs, context)
         facts = _facts_of(mine, theirs, told, context)
         if facts == _UNTOLD:
@@ -222,6 +226,11 @@ def _compared(small: list[_Call], large: list[_Call], context: Context) -> _Roun
         else:
             found.facts.setdefault((mine.module, mine.spec), []).append(facts if facts != _WHOLE else None)
     return found
+
+
+def _is_alike(small: _Call, large: _Call) -> bool:
+    is_made_anew = type(small.module) is type(large.module) and not has_parameters(small.module)
+    return (small.module is large.module or is_made_anew) and small.spec == large.spec
 
 
 def _facts_of(small: _Call, large: _Call, told: _Told, context: Context) -> CallFacts:
@@ -235,7 +244,12 @@ def _facts_of(small: _Call, large: _Call, told: _Told, context: Context) -> Call
 
 
 def _has_own_parameters_only(module: nn.Module) -> bool:
-    return next(module.children(), None) is None and next(module.parameters(), None) is not None
+    return next(module.children(), None) is None and has_parameters(module)
+
+
+def has_parameters(module: nn.Module) -> bool:
+    """Whether a module trains; those that do not (a criterion) may be made by the step itself."""
+    return next(module.parameters(), None) is not None
 
 
 def _input_dim(small: Any, large: Any, context: Context) -> int | None:

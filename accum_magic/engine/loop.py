@@ -16,6 +16,7 @@ from accum_magic.engine.gradients import SetAside
 from accum_magic.engine.run import Run
 from accum_magic.engine.saved import SavedTensors
 from accum_magic.engine.site import Outcome, Site
+from accum_magic.engine.undo import RandomStates
 from accum_magic.engine.values import Collector, detached
 from accum_magic.engine.weighing import Nothing, Weighing
 from accum_magic.engine.weights import look_at, parameters_of
@@ -75,13 +76,29 @@ class MicroBatches:
                     return self._run_many(read, unread)
                 except _ReplayedError:
                     self.statistics.forget()
-            assert self.site.calls is not None  # noqa: S101 - the step was measured anew in mid-run
+            return self._run_again_if_new(read, unread)
+
+    def _run_again_if_new(self, read: tuple[str, ...], unread: tuple[str, ...]) -> tuple[Any, ...]:
+        """Replay the step; measure it anew if its calls are others: a new model in each fold of a cross-validation."""
+        __tracebackhide__ = True
+        from accum_magic.engine.replay import AnotherCallError  # activation checkpointing is read when it is needed
+
+        assert self.site.calls is not None  # noqa: S101 - or it is no step to replay
+        start = RandomStates.now()
+        try:
             return self._run_replayed(self.site.calls, (*read, *unread))
+        except AnotherCallError:
+            self.statistics.forget()
+            start.restore()
+        self.site.measure(self.micro_step, self.batch, self.sizes, read)
+        if self.site.calls is None:
+            return self._run_many(read, unread)
+        return self._run_replayed(self.site.calls, (*read, *unread))
 
     def _run_replayed(self, calls: StudiedCalls, names: Sequence[str]) -> tuple[Any, ...]:
         """The plain step, with its module calls in chunks."""
         __tracebackhide__ = True
-        from accum_magic.engine.replay import ChunkedCalls  # activation checkpointing is read when it is needed
+        from accum_magic.engine.replay import ChunkedCalls
 
         run, chunked = self.run_of_cell, ChunkedCalls(calls, self.sizes, self._chunk_begins, self.statistics.paused)
         run.micro_batches = len(self.sizes)

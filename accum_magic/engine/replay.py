@@ -16,7 +16,7 @@ import torch
 from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import checkpoint
 
-from accum_magic.engine.calls import OutermostCalls
+from accum_magic.engine.calls import OutermostCalls, has_parameters
 from accum_magic.engine.split import flatten
 from accum_magic.engine.undo import RandomStates
 from accum_magic.errors import BatchError
@@ -28,6 +28,16 @@ if TYPE_CHECKING:
     from torch import nn
 
     from accum_magic.engine.calls import CallFacts, Key, StudiedCalls
+
+
+class AnotherCallError(BatchError):
+    """A module is called in another way than in the step that was studied: another model, other arguments."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__(
+            f"replay: `{type(module).__name__}` is called in another way than in the step that was measured, so its "
+            "batch cannot be cut into chunks. Run the cell with --replay never, or without %%accumulate."
+        )
 
 
 class ChunkedCalls(OutermostCalls):
@@ -43,7 +53,7 @@ class ChunkedCalls(OutermostCalls):
     (torch.Size([5, 2]), 'CatBackward0')
 
     Raises:
-        BatchError: A call is not the one that was studied; no gradient has changed.
+        AnotherCallError: A call is not the one that was studied.
 
     """
 
@@ -85,8 +95,10 @@ class ChunkedCalls(OutermostCalls):
     def _facts(self, module: nn.Module, key: Key) -> CallFacts | None:
         """Return what was found of this call; a loop over more time steps repeats its last one."""
         known = self._calls.facts.get(key)
+        if not known and has_parameters(module):
+            raise AnotherCallError(module)
         if not known:
-            raise BatchError(_another_call(module))
+            return None
         position = self._made[key]
         self._made[key] += 1
         return known[min(position, len(known) - 1)]
@@ -96,7 +108,7 @@ class ChunkedCalls(OutermostCalls):
             return (leaf,) * len(self._sizes)
         each, rest = divmod(leaf.shape[dim], self._samples)
         if rest:
-            raise BatchError(_another_call(module))
+            raise AnotherCallError(module)
         return torch.split_with_sizes(leaf, [each * size for size in self._sizes], dim)
 
     def _chunk(self, module: nn.Module, spec: pytree.TreeSpec, leaves: Sequence[Any]) -> Any:
@@ -146,10 +158,3 @@ class _SecondPass:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
-
-
-def _another_call(module: nn.Module) -> str:
-    return (
-        f"replay: `{type(module).__name__}` is called in another way than in the step that was measured, so its "
-        "batch cannot be cut into chunks. Run the cell with --replay never, or without %%accumulate."
-    )

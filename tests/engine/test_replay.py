@@ -134,6 +134,7 @@ FORWARDS = {
         lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(inplace=True), Centred(8)),
         "loss = F.cross_entropy(model(x), y)",
     ),
+    "a criterion that the step makes": (Recurrent, "loss = nn.MSELoss()(model(x), t).sqrt()"),
     "two losses of one graph": (
         Encoder,
         (
@@ -152,7 +153,7 @@ def namespace(model_class, seed=0):
     torch.manual_seed(seed)
     model = model_class()
     return {
-        "torch": torch, "F": F, "contrast": contrast, "model": model, "teacher": Encoder(),
+        "torch": torch, "F": F, "nn": nn, "contrast": contrast, "model": model, "teacher": Encoder(),
         "opt": torch.optim.SGD(model.parameters(), lr=0.1), "x": torch.randn(SAMPLES, 6), "z": torch.randn(SAMPLES, 6),
         "weight": next(model.parameters()), "t": torch.rand(SAMPLES, 5), "y": torch.arange(SAMPLES) % 3,
     }  # fmt: skip
@@ -389,3 +390,24 @@ def test_a_step_that_has_to_be_replayed_from_some_epoch_on():
     testing.run_accumulated(cell, accumulated, 3, batch_of(forward))
     assert_same(plain, accumulated)
     assert accum_magic.last_run().verdict == "exact"
+
+
+def test_a_new_model_in_each_fold_is_measured_anew():
+    cell = """
+for fold in range(3):
+    torch.manual_seed(fold)
+    model = Recurrent()
+    opt = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(2):
+        opt.zero_grad()
+        loss = torch.sqrt(F.mse_loss(model(x), t))
+        loss.backward()
+        opt.step()
+last = loss.item()
+"""
+    plain, accumulated = namespace(Recurrent), namespace(Recurrent)
+    plain["Recurrent"] = accumulated["Recurrent"] = Recurrent
+    testing.run_plain(cell, plain)
+    testing.run_accumulated(cell, accumulated, 3, "--batch x,t")
+    assert_same(plain, accumulated)
+    assert accum_magic.last_run().micro_batches == 3 * 2 * 3
