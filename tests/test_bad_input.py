@@ -94,6 +94,9 @@ def message_of(shell, raw, namespace=None):
             "4 --dim batch.x=1",
             "--dim names `batch.x`, which is no plain name. Name it as the batch too: --batch batch.x --dim batch.x=1",
         ),
+        ("4 --grad-dtype float16", "--grad-dtype takes float32, found `float16`."),
+        ("4 --grad-dtype", "argument --grad-dtype: expected one argument. `%%accumulate?` shows all options."),
+        ("4 --noise yes", "unrecognized arguments: yes. `%%accumulate?` shows all options."),
         ("4 --dim h=1", "--batch or --dim names `h`, which this cell does not use. Check the spelling."),
     ],
 )  # fmt: skip
@@ -115,6 +118,7 @@ def test_a_bad_line_is_refused_before_anything_is_shown(shell, option):
         ({"n": [4]}, f"N must be a whole number, found `[4]`. {HOW}"),
         ({}, f"how many micro-batches? {HOW}"),
         ({"size": 0}, f"--size must be at least 1, found 0. {HOW}"),
+        ({"n": 4, "grad_dtype": "bfloat16"}, "--grad-dtype takes float32, found `bfloat16`."),
     ],
 )
 def test_the_python_api_says_the_same(given, message):

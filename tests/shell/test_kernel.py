@@ -421,6 +421,32 @@ def test_the_closing_lines_of_an_approximate_run_give_the_reasons(trained):
     assert reason == "  approximate: BatchNorm in training mode (0) normalises each micro-batch by itself"
 
 
+def test_the_closing_lines_tell_the_noise_scale(trained):
+    trained.run("easy = [(x, x[:, :3].argmax(1)) for x, _ in loader] * 10").ok()
+    reply = trained.run(accumulated(TRAIN.replace("in loader", "in easy"), "5 --noise")).ok()
+    first, noise = reply.displays[0].splitlines()
+    assert first.startswith("accum_magic: exact · 20 optimizer steps")
+    assert re.fullmatch(r"  the gradient noise scale is about \S+ samples \(± \S+\): accumulating pays up to .*", noise)
+    trained.run("from accum_magic import last_run as ask\nsummary = ask()").ok()
+    assert trained.value("summary.noise_scale > 0 and summary.noise_scale_error > 0")
+    assert trained.value("type(summary.events[-2]).__name__") == "NoiseEstimated"
+
+
+def test_narrow_gradients_are_added_up_in_float32(trained):
+    body = TRAIN.replace("model(x)", "narrow(x.bfloat16())").replace("optimizer.", "other.")
+    trained.run("narrow = nn.Linear(4, 3).bfloat16()\nother = torch.optim.AdamW(narrow.parameters(), lr=0.1)").ok()
+    trained.run("start = narrow.weight.detach().clone()").ok()
+    [line] = trained.run(accumulated(body, "4 --grad-dtype float32")).ok().displays
+    assert line.startswith("accum_magic: exact · 2 optimizer steps")
+    assert len(line.splitlines()) == 1
+    assert trained.value("str(narrow.weight.grad.dtype)") == "torch.bfloat16"
+    assert trained.value("torch.equal(narrow.weight, start)") is False
+    reply = trained.run(accumulated(TRAIN, "4 --grad-dtype float32")).ok()
+    _, note = reply.displays[0].splitlines()
+    assert note == ("  note: line 4: --grad-dtype float32 has nothing to do: no parameter is narrower than float32")
+    assert trained.value("same(parameters(), expected)")
+
+
 def test_a_cell_that_only_defines_says_what_will_run_in_micro_batches(kernel):
     reply = kernel.run(accumulated("def train():\n" + textwrap.indent(TRAIN, "    "))).ok()
     assert reply.displays == ["accum_magic: `train` will run in micro-batches when called"]
