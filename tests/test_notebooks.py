@@ -207,5 +207,5 @@ def test_readme_lists_the_options_of_the_magic():
         for option in action.option_strings
         if option.startswith("--")
     }
-    documented = set(re.findall(r"^\| `(--[a-z]+)", readme(), re.MULTILINE))
+    documented = set(re.findall(r"^\| `(--[a-z-]+)", readme(), re.MULTILINE))
     assert documented == declared
