@@ -2,6 +2,7 @@
 
 import weakref
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch.utils import _pytree as pytree
@@ -24,15 +25,10 @@ class Step:
         return probe(lambda n: self.run(0, n), k)
 
     def full(self):
-        return self.gradients([(0, TOTAL)], [1.0])
-
-    def gradients(self, slices, weights):
-        for parameter in self.parameters:
-            parameter.grad = None
-        for (start, stop), weight in zip(slices, weights, strict=True):
-            (root,), _ = self.run(start, stop)
-            root.backward(gradient=torch.full_like(root, weight))
-        return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in self.parameters]
+        self._clear()
+        (root,), _ = self.run(0, TOTAL)
+        root.backward()
+        return self._gradients()
 
     def agrees(self, scalar):
         """Whether the claim of a scalar reproduces the full gradient on all ragged splits."""
@@ -43,25 +39,53 @@ class Step:
             for mine, theirs in zip(self._accumulated(scalar, split), full, strict=True)
         )
 
+    def _clear(self):
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def _gradients(self):
+        return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in self.parameters]
+
     def _accumulated(self, scalar, split):
         stops = [sum(split[: i + 1]) for i in range(len(split))]
         slices = list(zip([0, *stops[:-1]], stops, strict=True))
-        return self.gradients(slices, self._weights(scalar, slices))
+        weights = [self._weights(part, slices) for part in scalar.summands]
+        self._clear()
+        for index, (start, stop) in enumerate(slices):
+            (root,), _ = self.run(start, stop)
+            by_node = {
+                node_at(root, part.path): weight[index] for part, weight in zip(scalar.summands, weights, strict=True)
+            }
+            hooks = [node.register_prehook(partial(scaled, weight)) for node, weight in by_node.items()]
+            root.backward()
+            for hook in hooks:
+                hook.remove()
+        return self._gradients()
 
-    def _weights(self, scalar, slices):
-        if scalar.reduction == "sum":
+    def _weights(self, part, slices):
+        shares = [(stop - start) / TOTAL for start, stop in slices]
+        if part.reduction == "sum":
             return [1.0] * len(slices)
-        if scalar.reduction == "mean":
-            return [(stop - start) / TOTAL for start, stop in slices]
-        weights = [self._total_weight(scalar.path, *bounds) for bounds in slices]
-        return [weight / sum(weights) for weight in weights]
+        if part.reduction == "mean":
+            return shares
+        totals = [self._total_weight(part.total_path, *bounds) for bounds in slices]
+        return [t / sum(totals) * share**part.power for t, share in zip(totals, shares, strict=True)]
 
     def _total_weight(self, path, start, stop):
         (root,), _ = self.run(start, stop)
-        node = root.grad_fn
-        for index in path:
-            node = node.next_functions[index][0]
-        return float(node._saved_total_weight)
+        node = node_at(root, path)
+        return float(node._saved_total_weight if hasattr(node, "_saved_total_weight") else node._saved_other)
+
+
+def node_at(root, path):
+    node = root.grad_fn
+    for index in path:
+        node = node.next_functions[index][0]
+    return node
+
+
+def scaled(weight, gradients):
+    return tuple(None if g is None else g * weight for g in gradients)
 
 
 def step_of(model, inputs, loss):

@@ -410,5 +410,4 @@ def test_every_message_of_the_product_is_told_by_a_cell(messages):
 EXPLAINED = """\
 verdict: exact, unless the first step shows otherwise (BatchNorm, losses that are no mean or sum)
 loss: `loss` (line 4); its weight per micro-batch is measured before the first update
-targets are ignored or weighted in a cross entropy that stands beside terms with other denominators
 """

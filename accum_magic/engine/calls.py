@@ -275,7 +275,7 @@ class _Told:
         tops = [pair_top(steps, mine, theirs) for mine, theirs in pairs]
         flows = measure(steps.order, context)
         found = [flows[top] if top is not None else None for top in tops]
-        facts = [leaf_facts(*pair, context, top, flow) for pair, top, flow in zip(pairs, tops, found, strict=True)]
+        facts = [leaf_facts(*pair, context, top, flows) for pair, top in zip(pairs, tops, strict=True)]
         self._facts = [
             fact if _is_proven(fact, *pair, context) else None for fact, pair in zip(facts, pairs, strict=True)
         ]

@@ -5,24 +5,50 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Reduction = Literal["mean", "sum", "measured", "unproven"]
+Reduction = Literal["mean", "sum", "measured", "mixed", "unproven"]
+Path = tuple[int, ...]
+"""Indices into ``next_functions``, from the ``grad_fn`` of a scalar downwards."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A summand of a scalar, whose micro-batches have a weight of their own.
+
+    ``mean``: micro-batch i of k_i samples counts k_i / B. ``sum``: it counts 1. ``measured``: it counts
+    w_i / sum(w), where w is what the node at ``total_path`` divides by. ``power``: on top of that it counts
+    (k_i / B) ** power, as ``cross_entropy(...) * len(x)`` does with a power of -1.
+    """
+
+    reduction: Reduction
+    path: Path = ()
+    """Where the summand begins: the last index is the input of the sum that it enters by."""
+    total_path: Path = ()
+    """measured: the node that holds the total, the ``_saved_total_weight`` of an NLL or the divisor of a quotient."""
+    power: int = 0
+    has_rows: bool = False
+    """It has a value per sample: the parts are added before the samples are."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
     """A one-element tensor with a graph: a backward root, or a loss that is read later.
 
-    ``mean``: micro-batch i of k_i samples counts k_i / B. ``sum``: it counts 1. ``measured``: it counts
-    w_i / sum(w), where w is ``_saved_total_weight`` of the node reached from ``.grad_fn`` along ``path``.
+    The reductions of a `Part`; ``mixed``: a sum of several ``parts``, each with its own.
     """
 
     reduction: Reduction
-    path: tuple[int, ...] = ()
-    """measured: indices into ``next_functions`` down to the node that holds the total weight."""
+    total_path: Path = ()
+    """measured: the node that holds the total weight."""
+    power: int = 0
     reasons: tuple[str, ...] = ()
-    """unproven: why. mean or sum: under which condition it holds, where there is one."""
-    unignored: tuple[tuple[int, ...], ...] = ()
-    """mean or sum: paths of the NLL nodes whose total weight was taken for the plain number of targets."""
+    """unproven: why."""
+    parts: tuple[Part, ...] = ()
+    """mixed: its summands; one that enters by several ways stands there once for each."""
+
+    @property
+    def summands(self) -> tuple[Part, ...]:
+        """All parts: of a scalar with one reduction, itself."""
+        return self.parts or (Part(self.reduction, (), self.total_path, self.power),)
 
 
 @dataclass(frozen=True, slots=True)

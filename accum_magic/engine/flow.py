@@ -6,7 +6,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from accum_magic.engine import reductions as table
-from accum_magic.engine.constants import Factor, differing_operands, factor
+from accum_magic.engine.constants import Factor, differing_operands, factor, is_total
 from accum_magic.engine.samples import BY_PLACE, is_selection, layout_of
 from accum_magic.engine.terms import FREE, PLAIN, Coupling, Flow, Kid, Term, bound, divided, product
 
@@ -207,6 +207,8 @@ def _scaled(pair: Pair, kids: Sequence[Kid], context: Context) -> Terms:
     if divides and kids[0].index == 1:
         _require_linear(pair, kids)
         return frozenset()
+    if divides and is_total(pair, context):
+        return divided(kids[0].flow.terms, pair)
     name = "other" if kids[0].index == 0 else "self"
     by = factor(pair, name, context, divides=divides, is_reduced=kids[0].flow.kind == "batch")
     if by.fault:

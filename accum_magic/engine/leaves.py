@@ -43,15 +43,15 @@ def root_facts(small: torch.Tensor, top: Pair | None, flows: Mapping[Pair, Flow]
     if top is None:
         is_leaf = small.is_leaf and small.requires_grad
         return Scalar("mean") if is_leaf else Scalar("unproven", reasons=("the loss has no graph",))
-    return scalar_of(top, flows[top], context)
+    return scalar_of(top, flows, context)
 
 
-def leaf_facts(small: object, large: object, context: Context, top: Pair | None, flow: Flow | None) -> Leaf:
-    """Facts of one leaf: ``top`` and ``flow`` where it has a graph."""
+def leaf_facts(small: object, large: object, context: Context, top: Pair | None, flows: Mapping[Pair, Flow]) -> Leaf:
+    """Facts of one leaf: ``top`` where it has a graph, ``flows`` of all graphs."""
     if small is large and not isinstance(small, (int, float, complex)):
         return Constant()
     if isinstance(small, torch.Tensor) and isinstance(large, torch.Tensor):
-        return _tensor(small, large, context, top, flow)
+        return _tensor(small, large, context, top, flows)
     if type(small) is not type(large):
         return Unknown("its type depends on the number of samples")
     if isinstance(small, (bool, int, float)) and isinstance(large, (bool, int, float)):
@@ -69,7 +69,10 @@ def _number(small: float, large: float, context: Context) -> Leaf:
     return Constant() if small == large and is_traced else _NO_GRAPH
 
 
-def _tensor(small: torch.Tensor, large: torch.Tensor, context: Context, top: Pair | None, flow: Flow | None) -> Leaf:
+def _tensor(
+    small: torch.Tensor, large: torch.Tensor, context: Context, top: Pair | None, flows: Mapping[Pair, Flow]
+) -> Leaf:
+    flow = None if top is None else flows[top]
     output = Output.of(tuple(small.shape), tuple(large.shape))
     if len(output.small) != len(output.large):
         return Unknown("its number of dimensions depends on the number of samples")
@@ -77,7 +80,7 @@ def _tensor(small: torch.Tensor, large: torch.Tensor, context: Context, top: Pai
         return _joined(small, large, output, context, top, flow)
     if top is not None and flow is not None:
         if small.numel() == 1:
-            return scalar_of(top, flow, context)
+            return scalar_of(top, flows, context)
         if flow.is_ragged:
             return Unknown("the data decide how many rows it has")
         is_free = flow.kind == "free" and flow.is_unscaled and not flow.fault

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 
 from accum_magic.engine.batch_norm import RunningStatistics
 from accum_magic.engine.calls import StudiedCalls
+from accum_magic.engine.counting import Totals, count_totals
 from accum_magic.engine.facts import StepFacts
 from accum_magic.engine.gradients import SetAside
 from accum_magic.engine.run import Run
@@ -61,6 +62,7 @@ class MicroBatches:
     gradients: SetAside
     backward: Callable[[int, torch.Tensor, torch.Tensor | None], None]
     statistics: RunningStatistics = field(default_factory=RunningStatistics)
+    counted: Totals = field(default_factory=dict)  # per loss and part, the totals of the micro-batches
     loss: torch.Tensor | None = None  # of the whole batch, once it has run
     loss_at: int | None = None  # which of the step's values it is
 
@@ -133,56 +135,81 @@ class MicroBatches:
 
     def _run_many(self, read: tuple[str, ...], unread: tuple[str, ...]) -> tuple[Any, ...]:
         __tracebackhide__ = True
-        run, micro_step, backward = self.run_of_cell, self.micro_step, self.backward
+        run, micro_step = self.run_of_cell, self.micro_step
         columns = self.site.pieces(self.batch, self.sizes)
         run.micro_batches = len(self.sizes)
+        self._count(zip(*columns, strict=True))
         weighing: Weighing | None = None
         collectors: list[Collector] = []
+        remembering = self.site.remembering
+        is_mixed = remembering.is_needed
         if self._facts().batch_norms:
             self.statistics.find_layers()
         for index, pieces in enumerate(zip(*columns, strict=True)):
             run.micro_batch = index + 1
             self.statistics.micro_batch = index
-            roots, values = micro_step(*pieces)
+            with remembering.block() if is_mixed else nullcontext() as remembered:
+                roots, values = micro_step(*pieces)
             if weighing is None:
-                weighing, collectors = self._look_at(roots, values, pieces, read, unread)
+                weighing, collectors = self._look_at(roots, values, columns, read, unread)
+                is_mixed = any(collector.is_mixed for collector in collectors)
             elif weighing.reads_totals:
                 self.gradients.take(parameters_of(roots))
             for position, collector in enumerate(collectors):
-                collector.take(values[position])
-            del values
-            for which, root in enumerate(roots):
-                gradient = weighing.gradient(which, index, root)
-                if not isinstance(gradient, Nothing):
-                    backward(which, root, gradient)
-            del roots, root
+                collector.take(values[position], remembered)
+            if remembered is not None:
+                remembering.learn(remembered)
+            del values, remembered
+            self._back_propagate(weighing, index, roots)
+            del roots
             if self.gradients.folds:
                 self.gradients.fold()
         return self._results(weighing, collectors)
+
+    def _back_propagate(self, weighing: Weighing, index: int, roots: Sequence[torch.Tensor]) -> None:
+        __tracebackhide__ = True
+        for which, root in enumerate(roots):
+            gradient = weighing.gradient(which, index, root)
+            if not isinstance(gradient, Nothing):
+                self.backward(which, root, gradient)
+            if weighing.handles:
+                weighing.release()
+
+    def _count(self, micro_batches: Iterable[Sequence[Any]], first: Sequence[torch.Tensor] | None = None) -> None:
+        """Count the totals that have to be known before the first backward; of the `first` there is a graph."""
+        __tracebackhide__ = True
+        site, self.counted = self.site, {}
+        if site.counted:
+            sources = site.sources(self.micro_step, self.batch)
+            with self.statistics.paused():
+                self.counted = count_totals(self.micro_step, micro_batches, self._facts(), site.counted, sources, first)
 
     def _look_at(
         self,
         roots: Sequence[torch.Tensor],
         values: Sequence[Any],
-        pieces: Sequence[Any],
+        columns: Sequence[Sequence[Any]],
         read: tuple[str, ...],
         unread: tuple[str, ...],
     ) -> tuple[Weighing, list[Collector]]:
         """Prepare a step, from the graph of its first micro-batch."""
         self.statistics.all_found()
-        self.gradients.take(self._check_facts(roots, pieces, read))
+        self.gradients.take(self._check_facts(roots, columns, read))
         facts = self._facts()
         self.loss_at = _index_of_loss((*read, *unread), roots, values)
+        weighing = Weighing(self.site, facts, self.batch, self.sizes, self.counted)
         named = zip((*read, *unread), facts.values, values, strict=True)
-        collectors = [Collector(n, f, is_read=i < len(read)) for i, (n, f, _) in enumerate(named)]
-        return Weighing(self.site, facts, self.batch, self.sizes), collectors
+        return weighing, [
+            Collector(name, leaves, self.sizes, weighing.of_value(value, roots), is_read=i < len(read))
+            for i, (name, leaves, value) in enumerate(named)
+        ]
 
     def _facts(self) -> StepFacts:
         assert self.site.facts is not None  # noqa: S101 - a step is measured before its first micro-batch
         return self.site.facts
 
     def _check_facts(
-        self, roots: Sequence[torch.Tensor], pieces: Sequence[Any], read: tuple[str, ...]
+        self, roots: Sequence[torch.Tensor], columns: Sequence[Sequence[Any]], read: tuple[str, ...]
     ) -> list[torch.Tensor]:
         """Return the leaves of the graph, after a look whether it is still the one that was probed.
 
@@ -194,13 +221,17 @@ class MicroBatches:
                 root.backward()  # type: ignore[no-untyped-call]  # the user's own error: PyTorch says what is wrong
         parameters, signature = look_at(roots)
         is_new = signature != self.site.signature
-        if is_new and self.site.signature:
+        is_another = is_new and bool(self.site.signature)
+        if is_another:
             with self.statistics.paused():
                 self.site.measure(self.micro_step, self.batch, self.sizes, read)
             if self.site.calls is not None:
                 raise _ReplayedError
         # in every step: a cell may weigh its classes anew for each batch or epoch
-        self.site.find_targets(roots, dict(zip(self.batch, pieces, strict=True)))
+        pieces = {name: column[0] for name, column in zip(self.batch, columns, strict=True)}
+        is_known = self.site.find_targets(self._facts(), roots, pieces, self.batch)
+        if is_another or not is_known:
+            self._count(zip(*(column[1:] for column in columns), strict=True), roots)
         if is_new:
             self.site.signature = signature
             self.run_of_cell.learn(self.site)
@@ -211,10 +242,9 @@ class MicroBatches:
         factor = weighing.rescaling()
         if factor is not None:
             self.gradients.rescale(factor)
-        doubt = weighing.doubt()
-        if doubt is not None:
-            self.run_of_cell.doubt(doubt, self.site.line)
-        results = tuple(c.result(weighing.of_value(c.scalar)) for c in collectors)
+        results = tuple(c.result() for c in collectors)
+        doubts = (weighing.doubt, *(c.doubt for c in collectors))
+        self.run_of_cell.reasons |= dict.fromkeys(filter(None, doubts))
         loss = None if self.loss_at is None else results[self.loss_at]
         self.loss = loss if isinstance(loss, torch.Tensor) and loss.numel() == 1 else None
         return results

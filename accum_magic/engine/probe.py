@@ -71,7 +71,7 @@ def probe(forward: Callable[[int], Outcome], k: int, sources: Mapping[str, objec
         ...     return (loss,), (out, loss)
         >>> facts = probe(forward, 3)
         >>> facts.roots, facts.exact
-        ((Scalar(reduction='mean', path=(), reasons=(), unignored=()),), True)
+        ((Scalar(reduction='mean', total_path=(), power=0, reasons=(), parts=()),), True)
         >>> facts.values[0]
         (Joined(dim=0),)
     """
@@ -164,8 +164,7 @@ def _value(
     if len(small) != len(large):
         return tuple(Unknown("how many values it holds depends on the number of samples") for _ in small)
     return tuple(
-        leaf_facts(mine, theirs, context, top, flows[top] if top is not None else None)
-        for mine, theirs, top in zip(small, large, tops, strict=True)
+        leaf_facts(mine, theirs, context, top, flows) for mine, theirs, top in zip(small, large, tops, strict=True)
     )
 
 

@@ -13,6 +13,12 @@ if TYPE_CHECKING:
 
 _NUMBERS = {torch.Tensor.item, torch.Tensor.__float__, torch.Tensor.__int__, torch.Tensor.__index__}
 _HOOKS = {torch.Tensor.register_hook, torch.Tensor.register_post_accumulate_grad_hook}
+_SUMS = {torch.Tensor.sum, torch.sum, torch.Tensor.count_nonzero, torch.count_nonzero}
+_CASTS = {
+    torch.Tensor.to, torch.Tensor.type, torch.Tensor.type_as, torch.Tensor.float, torch.Tensor.double,
+    torch.Tensor.half, torch.Tensor.bfloat16, torch.Tensor.long, torch.Tensor.int, torch.Tensor.clone,
+    torch.Tensor.detach, torch.clone,
+}  # fmt: skip
 _ARRAYS = {torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__}
 
 
@@ -30,6 +36,8 @@ class NumberReads(TorchFunctionMode):
         """How many whole arrays were read: any number may have come from them."""
         self.hooks = 0
         """How many hooks were hung on tensors."""
+        self.totals: list[tuple[torch.Tensor, torch.Tensor]] = []
+        """Sums of all values of a tensor without a graph, and what was summed up; casts of a sum are sums again."""
 
     def __torch_function__(
         self,
@@ -46,7 +54,24 @@ class NumberReads(TorchFunctionMode):
             self.arrays += 1
         elif func in _HOOKS:
             self.hooks += 1
+        elif func in _SUMS or func in _CASTS:
+            self._note_total(func, args[0] if args else None, result)
         return result
+
+    def _note_total(self, func: object, source: object, result: object) -> None:
+        if not isinstance(result, torch.Tensor) or not isinstance(source, torch.Tensor):
+            return
+        if result.numel() != 1 or source.requires_grad:
+            return
+        if func in _SUMS:
+            self.totals.append((result, source))
+        elif (place := self.place_of(source)) is not None:
+            self.totals.append((result, self.totals[place][1]))
+
+    def place_of(self, total: torch.Tensor) -> int | None:
+        """Return which of the totals a tensor is."""
+        # each is kept, so one address is one tensor
+        return next((i for i, (known, _) in enumerate(self.totals) if known.data_ptr() == total.data_ptr()), None)
 
 
 def was_read(pair: tuple[float, float], reads: tuple[NumberReads, NumberReads]) -> bool:

@@ -91,6 +91,12 @@ LINEAR = (
 # Over a value that is reduced already, a condition may hang on that value, so `Where` proves nothing.
 LINEAR_OVER_BATCH = LINEAR - {"Where", "CopySlices"} - INDEX_WRITES
 
+# What a loss of several terms is added up by, seen from above: each input has a gradient of its own.
+ADDERS = (
+    VIEWS | AXES | JOINS
+    | frozenset({"Add", "Sub", "Rsub", "Neg", "Sum", "Nansum", "Mean", "Copy", "ToCopy", "Alias", "Select"})
+)  # fmt: skip
+
 # Python functions of PyTorch's own that hand gradients through unchanged.
 PASS_THROUGH = frozenset({"_DDPSink", "RegisterPostBackwardFunction", "BackwardHookFunction"})
 

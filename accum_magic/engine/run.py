@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 LOSSES_KEPT = 10_000
 EVENTS_KEPT = 1_000
 _FRAMES_TO_THE_CELL = 7  # learn, _check_facts, _look_at, _run_many, run, step: then the user's own line
-_FRAMES_FROM_DOUBT = 6  # doubt, _results, _run_many, run, step: then the user's own line
-IGNORED = "targets are ignored or weighted in a cross entropy that stands beside terms with other denominators"
 Verdict = Literal["exact", "approximate"]
 
 
@@ -133,7 +131,6 @@ class Run:
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self.reasons: dict[str, None] = {}
         self.notes: dict[str, None] = {}
-        self.doubts: dict[torch.device, torch.Tensor] = {}
         self.sites: dict[object, Site] = {}
         self.check: Check | None = None  # what each step is to be compared by
         self.noise = Noise()
@@ -164,21 +161,6 @@ class Run:
                 message = f"line {site.line}: the accumulated result is approximate: {reason}"
                 warnings.warn(message, ApproximateWarning, stacklevel=frames)
         self.emit(StepMeasured(site.line, tuple(site.reasons), tuple(site.notes)))
-
-    def doubt(self, is_founded: torch.Tensor, line: int) -> None:
-        """Note whether a step's targets were ignored or weighted; the answer is read when it is asked for."""
-        known = self.doubts.get(is_founded.device)
-        self.doubts[is_founded.device] = is_founded if known is None else known | is_founded
-        if not self.is_shown and IGNORED not in self.reasons:
-            self._settle_doubts()
-            if IGNORED in self.reasons:
-                message = f"line {line}: the accumulated result is approximate: {IGNORED}"
-                warnings.warn(message, ApproximateWarning, stacklevel=_FRAMES_FROM_DOUBT)
-
-    def _settle_doubts(self) -> None:
-        if any(map(bool, self.doubts.values())):
-            self.reasons[IGNORED] = None
-        self.doubts.clear()
 
     def estimate(self, activation_bytes: float, plain_activation_bytes: float) -> None:
         """Take over what a step keeps for its backward, and what the plain cell would."""
@@ -236,7 +218,6 @@ class Run:
         """Return what became of the run so far."""
         peak = self.peak_bytes if self.ended_s is not None else self.meter.peak_bytes()
         elapsed = self.elapsed_s
-        self._settle_doubts()
         estimate = self.noise.estimate()
         noise = (estimate.samples, estimate.error) if isinstance(estimate, NoiseScale) else (None, None)
         return RunSummary(

@@ -13,6 +13,7 @@ from accum_magic.engine.facts import StepFacts, Unknown
 from accum_magic.engine.failure import Attempt
 from accum_magic.engine.per_batch import PerBatch
 from accum_magic.engine.probe import probe
+from accum_magic.engine.remember import Remembering
 from accum_magic.engine.split import (
     UnequalRows,
     attributes_of,
@@ -22,8 +23,9 @@ from accum_magic.engine.split import (
     split,
     with_attributes,
 )
+from accum_magic.engine.targets import Targets, find_targets
 from accum_magic.engine.terms import Coupling
-from accum_magic.engine.weights import Targets, find_targets, node_at
+from accum_magic.engine.weights import Walk
 from accum_magic.errors import BatchError
 
 REPLAYED = "{}: replayed ({}): modules run in chunks, forward twice, and the loss sees the whole batch"
@@ -54,7 +56,9 @@ class Site:
     whole_bytes: int = 0  # under replay: what is kept of the whole batch beside a chunk's activations
     signature: tuple[object, ...] = ()  # the graph the facts were read from
     pairwise: tuple[str, ...] = ()  # divided names that the probe cuts along both of their dimensions
-    targets: dict[int, Targets | None] = field(default_factory=dict)  # by root
+    targets: dict[tuple[int, int], Targets] = field(default_factory=dict)  # of a root and its part
+    counted: tuple[tuple[int, int], ...] = ()  # roots and parts whose totals have to be known beforehand, and are not
+    remembering: Remembering = field(default_factory=Remembering)
     reasons: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -204,17 +208,24 @@ class Site:
 
         """
         __tracebackhide__ = True
-        samples, sources = sum(sizes), self._sources(micro_step, batch)
+        samples, sources = sum(sizes), self.sources(micro_step, batch)
+        last: dict[str, Any] = {}
 
         def forward(count: int) -> Outcome:
             __tracebackhide__ = True
-            return micro_step(*self.first(batch, count, samples).values())
+            pieces = self.first(batch, count, samples)
+            roots, values = micro_step(*pieces.values())
+            last.update(roots=roots, pieces=pieces)
+            return roots, values
 
         self.pairwise = ()
         facts, failure = _attempted(forward, sources)
         if failure is not None and self.replay != "never":
             self.pairwise = self._pairwise(batch, samples)
             facts, _ = _attempted(forward, sources) if self.pairwise else (None, None)
+        if facts is not None:
+            self.find_targets(facts, last["roots"], last["pieces"], batch)
+            last.clear()
         self.calls = self._studied(facts, forward, batch, sources) if facts is not None else None
         if failure is not None and self.calls is None:
             first = [column[0] for column in self.pieces(batch, sizes)]
@@ -230,10 +241,7 @@ class Site:
             self.notes += [WHOLE.format(*found) for found in self.calls.whole.items()]
             return  # all values are the whole batch's
         self._check_values(facts, read)
-        # that every target counts is no longer taken on trust: it is looked at in every step
-        watched = [reason for root in facts.roots if root.unignored for reason in root.reasons]
-        self.reasons = [r for r in facts.reasons if r not in watched]
-        self.targets.clear()
+        self.remembering = Remembering(leaf for leaves in facts.values for leaf in leaves)
 
     def _studied(
         self,
@@ -267,7 +275,7 @@ class Site:
         square = (samples, samples)
         return tuple(n for n in self.divided or () if tuple(getattr(batch[n], "shape", ())[:2]) == square)
 
-    def _sources(self, micro_step: Callable[..., Outcome], batch: Mapping[str, Any]) -> dict[str, object]:
+    def sources(self, micro_step: Callable[..., Outcome], batch: Mapping[str, Any]) -> dict[str, object]:
         """Return where the step may keep state: behind the names it reads, the batch's own rows aside."""
         whole = {n: v for n, v in batch.items() if n not in (self.divided or ())}
         return {micro_step.__name__: micro_step, **whole}
@@ -302,13 +310,43 @@ class Site:
             return split(value, (count, samples - count) if count < samples else (samples,), self.dim(name))[0]
         return _repeated(value, count, self.dim(name))
 
-    def find_targets(self, roots: Sequence[torch.Tensor], pieces: Mapping[str, Any]) -> None:
-        """Find the targets of measured losses in the batch, from the graph of a step's first micro-batch."""
-        assert self.facts is not None  # noqa: S101 - asked for after the probe only
+    def find_targets(
+        self,
+        facts: StepFacts,
+        roots: Sequence[torch.Tensor],
+        pieces: Mapping[str, Any],
+        batch: Mapping[str, Any],
+    ) -> bool:
+        """Find the targets of measured losses in the batch, from the graph of a micro-batch.
+
+        Returns:
+            Whether all totals that must be known beforehand are. Not that of a loss which has one total only
+            and stands alone: all gradients are rescaled by it at the end.
+
+        """
+        self.targets.clear()
+        measured = {
+            (which, i): fact.parts or len(roots) > 1
+            for which, fact in enumerate(facts.roots)
+            for i, part in enumerate(fact.summands)
+            if part.reduction == "measured"
+        }
+        if not measured:
+            self.counted = ()
+            return True
         inside = {n: p for n, p in pieces.items() if n in (self.divided or ())}
-        for index, (root, fact) in enumerate(zip(roots, self.facts.roots, strict=True)):
-            if fact.reduction == "measured":
-                self.targets[index] = find_targets(node_at(root, fact.path), inside)
+        dims = {n: self.dim(n) for n in inside}
+        for which, root in enumerate(roots):
+            keys = [key for key in measured if key[0] == which]
+            paths = [facts.roots[which].summands[i].total_path for _, i in keys]
+            for key, node in zip(keys, Walk(paths).nodes(root), strict=True):
+                found = find_targets(node, inside, batch, dims)
+                if found is not None:
+                    self.targets[key] = found
+        missing = {key for key, is_needed in measured.items() if is_needed and key not in self.targets}
+        before = {key for key in self.counted if key in measured}  # what once was not in the batch is counted for good
+        self.counted = tuple(sorted(missing | before))
+        return missing <= before
 
 
 def _attempted(

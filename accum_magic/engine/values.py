@@ -9,6 +9,8 @@ import torch
 from torch.utils import _pytree as pytree
 
 from accum_magic.engine.facts import Constant, Joined, Leaf, Scalar, Unknown
+from accum_magic.engine.losses import Recombined
+from accum_magic.engine.remember import Remembered
 from accum_magic.engine.split import flatten
 from accum_magic.errors import ReleasedError
 
@@ -73,35 +75,48 @@ def detached(value: Any) -> Any:
 class Collector:
     """Collects one value over the micro-batches of a step."""
 
-    __slots__ = ("agreements", "facts", "is_read", "name", "parts", "spec")
+    __slots__ = ("agreements", "facts", "is_read", "losses", "name", "parts", "spec")
 
-    def __init__(self, name: str, facts: Sequence[Leaf], *, is_read: bool) -> None:
+    def __init__(
+        self,
+        name: str,
+        facts: Sequence[Leaf],
+        sizes: Sequence[int],
+        weights: Sequence[float] | None = None,
+        *,
+        is_read: bool,
+    ) -> None:
         self.name, self.facts, self.is_read = name, facts, is_read
         self.parts: list[list[Any]] = [[] for _ in facts]
+        self.losses = [Recombined(f, sizes, weights) if isinstance(f, Scalar) else None for f in facts]
         self.agreements: list[torch.Tensor] = []  # whether constants made anew were the same again
         self.spec: pytree.TreeSpec | None = None
 
     @property
-    def is_loss(self) -> bool:
-        """Whether the value is a single number with a graph."""
-        return len(self.facts) == 1 and isinstance(self.facts[0], Scalar)
+    def is_mixed(self) -> bool:
+        """Whether there is a loss in the value whose parts are weighed apart."""
+        return any(loss is not None and loss.is_mixed for loss in self.losses)
 
     @property
-    def scalar(self) -> Scalar | None:
-        """The first loss in the value."""
-        return next((f for f in self.facts if isinstance(f, Scalar)), None)
+    def doubt(self) -> str:
+        """Why the value is only approximate; empty if it is not."""
+        is_doubtful = any(loss is not None and loss.is_doubtful for loss in self.losses)
+        return f"`{self.name}` is put together as a mean over samples: a summand of it cannot be seen" * is_doubtful
 
-    def take(self, value: Any) -> None:
+    def take(self, value: Any, remembered: Remembered | None) -> None:
         """Take the value of one micro-batch, without its graph."""
         if isinstance(value, torch.Tensor):
-            self._take_leaf(self.parts[0], self.facts[0], value)
+            self._take_leaf(0, value, remembered)
             return
         leaves, self.spec = flatten(value)
-        for part, fact, leaf in zip(self.parts, self.facts, leaves, strict=True):
-            self._take_leaf(part, fact, leaf)
+        for index, (_, leaf) in enumerate(zip(self.facts, leaves, strict=True)):
+            self._take_leaf(index, leaf, remembered)
 
-    def _take_leaf(self, part: list[Any], fact: Leaf, leaf: Any) -> None:
-        if isinstance(fact, Scalar) or (self.is_read and isinstance(fact, Joined)):
+    def _take_leaf(self, index: int, leaf: Any, remembered: Remembered | None) -> None:
+        fact, part, loss = self.facts[index], self.parts[index], self.losses[index]
+        if loss is not None:
+            loss.take(leaf, remembered)
+        elif self.is_read and isinstance(fact, Joined):
             part.append(leaf.detach())
         elif isinstance(fact, Constant):
             if isinstance(leaf, torch.Tensor):
@@ -116,20 +131,21 @@ class Collector:
             is_same = before.eq(now).all() if before.shape == now.shape else torch.tensor(False)  # noqa: FBT003
             self.agreements.append(is_same)
 
-    def result(self, weights: Sequence[float]) -> Any:
+    def result(self) -> Any:
         """Return the value of the whole batch."""
         if not all(map(bool, self.agreements)):
             return Released(self.name, "it is another in each micro-batch")
-        leaves = [self._leaf(f, p, weights) for f, p in zip(self.facts, self.parts, strict=True)]
+        leaves = [self._leaf(index) for index in range(len(self.facts))]
         if self.spec is None:
             return leaves[0]
         if len(leaves) == 1 or all(not isinstance(leaf, Released) for leaf in leaves) or self.is_read:
             return pytree.tree_unflatten(leaves, self.spec)
         return Released(self.name, "it is large, and nothing in the cell reads it")
 
-    def _leaf(self, fact: Leaf, parts: list[Any], weights: Sequence[float]) -> Any:
-        if isinstance(fact, Scalar):
-            return recombined(fact, parts, weights)
+    def _leaf(self, index: int) -> Any:
+        fact, parts, loss = self.facts[index], self.parts[index], self.losses[index]
+        if loss is not None:
+            return loss.result()
         if isinstance(fact, Joined) and self.is_read:
             if len({(*part.shape[: fact.dim], *part.shape[fact.dim + 1 :]) for part in parts}) > 1:
                 return Released(self.name, "its micro-batches are padded to different lengths")
@@ -138,17 +154,3 @@ class Collector:
             return parts[0] if parts else None
         why = fact.reason if isinstance(fact, Unknown) else "it is large, and nothing in the cell reads it"
         return Released(self.name, why)
-
-
-def recombined(fact: Scalar, parts: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
-    """Return a loss of the whole batch from those of its micro-batches."""
-    stacked = torch.stack(list(parts))
-    if fact.reduction == "sum":
-        return stacked.sum(0)
-    if len(set(weights)) == 1:
-        return stacked.mean(0)
-    weight = torch.tensor(weights, dtype=stacked.dtype, device=stacked.device).view(-1, *(1,) * (stacked.ndim - 1))
-    if 0.0 in weights:
-        # a micro-batch without a valid target has a loss of NaN: it adds nothing
-        stacked = torch.where(weight == 0, torch.zeros_like(stacked), stacked)
-    return (stacked * weight).sum(0)

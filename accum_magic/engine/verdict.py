@@ -1,125 +1,108 @@
-"""From the terms of a loss to the weight of a micro-batch."""
+"""From the terms of a loss to the weights of its micro-batches, for the whole or summand by summand."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from accum_magic.engine.constants import is_same_tensor
-from accum_magic.engine.facts import Scalar
-from accum_magic.engine.graph import chain_below, path_to
+from accum_magic.engine import reductions as table
+from accum_magic.engine.denominators import Denominator, Denominators, UnprovenError
+from accum_magic.engine.facts import Part, Scalar
+from accum_magic.engine.graph import path_to
+from accum_magic.engine.terms import bound
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from accum_magic.engine.facts import Path
     from accum_magic.engine.graph import Pair
-    from accum_magic.engine.terms import Context, Flow, Term
+    from accum_magic.engine.terms import Context, Flow, Terms
 
-DATA = "the loss divides by a number that depends on the data"
-MIXED = "terms with different denominators"
-PENALTY_BESIDE_SUM = "a term over parameters only stands beside a sum over samples"
-PENALTY_SCALED = "a term over parameters only is scaled with the number of samples"
-WHILE_UNIGNORED = "a cross entropy stands beside other terms: exact only while no target is ignored or weighted"
+MIXED = "terms with different denominators cannot be told apart at {}"
+MANY = "more than {} terms with different denominators"
+MOST_PARTS = 1024
 
 
-def scalar_of(top: Pair, flow: Flow, context: Context) -> Scalar:
+def scalar_of(top: Pair, flows: Mapping[Pair, Flow], context: Context) -> Scalar:
     """How the micro-batch values of one scalar, and their gradients, add up to the full batch's."""
+    flow = flows[top]
     if flow.fault:
         return _unproven(flow.fault)
     if flow.kind == "rows":
         return _unproven("the loss has one value per sample")
-    free = {term for term in flow.terms if term.kind == "free"}
-    crossed = {term for term in flow.terms if term.kind == "nll"}
-    plain = {term for term in flow.terms if term.kind in {"plain", "divided"}}
-    plain = {term for term in plain if not _is_smoothing(term, crossed)}
-    if any(term.ratio != 1.0 for term in free):
-        return _unproven(PENALTY_SCALED)
-    if any(term.kind == "divided" for term in plain):
-        return _unproven(DATA)
-    if crossed and not plain and _share_one_weight(crossed):
-        node = next(iter(crossed)).source
-        return Scalar("measured", path_to(top, node)) if node is not None else _unproven(DATA)
-    ratios = {term.ratio for term in plain}
-    for term in crossed:
-        ratio = _count_ratio(term, context)
-        if ratio is None:
-            return _unproven(MIXED)
-        ratios |= {ratio}
-    found = _of_ratios(ratios, context, has_free=bool(free))
-    if not crossed or found.reduction == "unproven":
-        return found
-    paths = sorted(path_to(top, term.source) for term in crossed if term.source is not None)
-    caveats = () if not plain and _label_one_prediction(crossed, context) else (WHILE_UNIGNORED,)
-    return Scalar(found.reduction, reasons=caveats, unignored=tuple(paths))
+    try:
+        denominators = Denominators(flow.terms, context)
+        found = denominators.of(flow.terms)
+        if len(found) > 1:
+            return Scalar("mixed", parts=tuple(_Split(flows, denominators).parts(top)))
+    except UnprovenError as unproven:
+        return _unproven(str(unproven))
+    (only,) = found
+    source = denominators.own_source(flow.terms, only)
+    return Scalar(only.reduction, () if source is None else path_to(top, source), only.power)
 
 
 def _unproven(reason: str) -> Scalar:
     return Scalar("unproven", reasons=(reason,))
 
 
-def _of_ratios(ratios: set[float], context: Context, *, has_free: bool) -> Scalar:
-    if not ratios or ratios == {context.growth}:
-        return Scalar("mean")
-    if ratios == {1.0}:
-        return _unproven(PENALTY_BESIDE_SUM) if has_free else Scalar("sum")
-    if ratios <= {1.0, context.growth}:
-        return _unproven(MIXED)
-    return _unproven(DATA)
+class _Split:
+    """Takes a loss apart, from the top down, until each part has one denominator."""
+
+    def __init__(self, flows: Mapping[Pair, Flow], denominators: Denominators) -> None:
+        self._flows, self._denominators = flows, denominators
+        self._known: dict[tuple[Pair, int], Denominator] = {}
+
+    def parts(self, top: Pair) -> Iterator[Part]:
+        """Yield the parts of a scalar whose terms have several denominators."""
+        found = 0
+        stack: list[tuple[Pair, Path, float]] = [(top, (), 1.0)]
+        while stack:  # no recursion: a loss may be added up over a thousand time steps
+            pair, path, ratio = stack.pop()
+            if not _is_divisible(pair):
+                raise UnprovenError(MIXED.format(table.words_for(pair.op)))
+            for index, (kid, terms, below) in self._inputs(pair, ratio):
+                denominators = self._denominators.of(terms, below)
+                if len(denominators) > 1:
+                    stack.append((kid, (*path, index), below))
+                    continue
+                found += 1
+                if found > MOST_PARTS:
+                    raise UnprovenError(MANY.format(MOST_PARTS))
+                (denominator,) = denominators
+                yield self._part(pair, kid, (*path, index), terms, denominator)
+
+    def _inputs(self, pair: Pair, ratio: float) -> Iterator[tuple[int, tuple[Pair, Terms, float]]]:
+        """Yield per input its pair, its terms, and what all above it multiplies their denominators by."""
+        flow = self._flows[pair]
+        edges = [(index, edge[0]) for index, edge in enumerate(pair.inputs) if edge is not None]
+        for index, kid in edges:
+            terms = self._flows[kid].terms
+            if flow.kind == "rows":
+                terms = bound(terms)
+            scale = _lowest(flow.terms) / _lowest(terms) if len(edges) == 1 else 1.0
+            yield index, (kid, terms, ratio * scale)
+
+    def _part(self, pair: Pair, kid: Pair, path: Path, terms: Terms, denominator: Denominator) -> Part:
+        if self._known.setdefault((pair, path[-1]), denominator) != denominator:
+            # `m / len(x) + m`: one node, and its gradient arrives by both ways at once
+            raise UnprovenError(MIXED.format(table.words_for(pair.op)))
+        source = self._denominators.own_source(terms, denominator)
+        total_path = () if source is None else (*path, *path_to(kid, source))
+        has_rows = any(out.small != out.large for out in kid.outputs)
+        return Part(denominator.reduction, path, total_path, denominator.power, has_rows=has_rows)
 
 
-def _share_one_weight(crossed: set[Term]) -> bool:
-    """Whether all terms divide by the same total: those of auxiliary heads with the same targets do."""
-    if any(term.ratio != 1.0 or term.source is None for term in crossed):
+def _lowest(terms: Terms) -> float:
+    return min(term.ratio for term in terms)
+
+
+def _is_divisible(pair: Pair) -> bool:
+    """Whether a node adds up its inputs, so that the gradient of each can be weighed apart."""
+    if pair.is_opaque or len(pair.outputs) != 1:
         return False
-    first, *others = [term.source for term in crossed if term.source is not None]
-    return all(
-        is_same_tensor(first, other, "target")
-        and is_same_tensor(first, other, "weight")
-        and first.saved("ignore_index") == other.saved("ignore_index")
-        for other in others
-    )
-
-
-def _label_one_prediction(crossed: set[Term], context: Context) -> bool:
-    """Whether all terms compare the same prediction with one label per sample each, as mixup and cutmix do.
-
-    A label that is to be ignored makes no sense there, unlike a missing label of one task among several.
-    """
-    sources = [term.source for term in crossed if term.source is not None]
-    softmaxes = [_log_softmax_below(pair) for pair in sources]
-    logits = {softmax.inputs[0] if softmax is not None else None for softmax in softmaxes}
-    has_one_each = all(pair.saved("target")[0].numel() == context.k for pair in sources)
-    return has_one_each and len(logits) == 1 and None not in logits
-
-
-def _is_smoothing(term: Term, crossed: set[Term]) -> bool:
-    """Whether a term is the smoothing part of a cross entropy beside it.
-
-    ATen composes ``label_smoothing`` of an NLL node and of a sum over the same log-softmax, divided by the
-    number of valid targets (with class weights: by their weights), which is the NLL node's total weight.
-    """
-    if term.kind != "divided" or term.source is None or term.ratio != 1.0:
-        return False
-    softmax = _log_softmax_below(term.source)
-    divisor = [float(value) for value in term.source.saved("other")]
-    return softmax is not None and any(
-        other.source is not None
-        and _log_softmax_below(other.source) is softmax
-        and all(abs(a - b) <= 1e-5 * abs(b) for a, b in zip(divisor, _total_weights(other.source), strict=True))
-        for other in crossed
-    )
-
-
-def _log_softmax_below(pair: Pair) -> Pair | None:
-    return next((below for below in chain_below(pair) if below.op == "LogSoftmax"), None)
-
-
-def _total_weights(pair: Pair) -> list[float]:
-    return [float(value) for value in pair.saved("total_weight")]
-
-
-def _count_ratio(term: Term, context: Context) -> float | None:
-    """Denominator ratio of an NLL term whose total weight is the plain number of targets."""
-    if term.source is None:
-        return None
-    counts = [float(target.numel()) for target in term.source.saved("target")]
-    if _total_weights(term.source) != counts or counts[1] * context.k != counts[0] * (context.k + 1):
-        return None
-    return next(iter(context.scaled(frozenset({term}), context.growth))).ratio
+    inputs = [index for index, edge in enumerate(pair.inputs) if edge is not None]
+    if pair.op in {"Mul", "Div"} or pair.op in table.MATMULS:
+        # A learnable factor of a mixed sum needs the values of its parts, each with its own weight.
+        return len(inputs) == 1 and (pair.op != "Div" or inputs == [0])
+    small, large = pair.saved("alpha")
+    return pair.op in table.ADDERS and small == large

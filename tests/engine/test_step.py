@@ -183,38 +183,6 @@ def test_a_tensor_that_only_the_probe_found_constant_is_not_kept(model, largest,
             value.sum()
 
 
-IGNORED = "targets are ignored or weighted in a cross entropy that stands beside terms with other denominators"
-
-
-def mixed(model):
-    return lambda x, y: F.cross_entropy(model(x), y.clone()) + model(x).square().mean()
-
-
-@pytest.mark.usefixtures("run")
-@pytest.mark.parametrize(("ignored", "reasons"), [(slice(0), ()), (slice(4, 5), (IGNORED,))])
-def test_a_cross_entropy_beside_a_mean_is_exact_where_every_target_counts(model, ignored, reasons):
-    loss, targets = mixed(model), Y.clone()
-    targets[ignored] = -100
-
-    def micro_step(x, y):
-        return (loss(x, y),), ()
-
-    accum_magic.step(micro_step, {"x": X, "y": targets}, n=3)
-    assert accum_magic.last_run().reasons == reasons
-
-
-def test_ignored_targets_that_nobody_shows_are_warned_of(model):
-    loss, targets = mixed(model), Y.clone()
-    targets[4] = -100
-
-    def micro_step(x, y):
-        return (loss(x, y),), ()
-
-    with pytest.warns(ApproximateWarning, match="targets are ignored") as caught:
-        accum_magic.step(micro_step, {"x": X, "y": targets}, n=3)
-    assert caught[0].filename == __file__
-
-
 @pytest.mark.usefixtures("run")
 def test_pieces_that_are_padded_to_different_lengths_are_not_joined(model):
     longest = torch.tensor([3, 3, 3, 1, 0, 1, 2])

@@ -1,6 +1,4 @@
 # a summed data term plus a parameter penalty: the penalty must not be added N times.  idiom: full-batch
-# verdict: approximate
-# ignore: theta,opt,loss,trace,resid,<out> (weighted by samples until every term has a weight of its own)
 # %% setup
 import torch
 

@@ -1,6 +1,4 @@
 # a mean term plus a summed term: two denominators in one loss.  idiom: loader-module
-# verdict: approximate
-# ignore: enc,dec,head,opt,loss,rec_loss,cls_loss,h,<stdout> (weighted by samples until every term has a weight of its own)
 # %% setup
 import torch
 from torch import nn
