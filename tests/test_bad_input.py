@@ -392,7 +392,10 @@ def templates(path):
 
 
 PACKAGE = Path(accum_magic.__file__).parent
-MODULES = [*sorted((PACKAGE / "cell").glob("*.py")), PACKAGE / "engine/site.py", PACKAGE / "engine/loop.py"]
+MODULES = [
+    *sorted((PACKAGE / "cell").glob("*.py")),
+    *(PACKAGE / "engine" / f"{name}.py" for name in ("site", "loop", "whole", "replayable")),
+]
 
 
 def test_every_message_of_the_product_is_told_by_a_cell(messages):
@@ -410,4 +413,6 @@ def test_every_message_of_the_product_is_told_by_a_cell(messages):
 EXPLAINED = """\
 verdict: exact, unless the first step shows otherwise (BatchNorm, losses that are no mean or sum)
 loss: `loss` (line 4); its weight per micro-batch is measured before the first update
+verdict: approximate: BatchNorm in training mode (`net.1`) normalises each micro-batch by itself
+line 4: replayed (the square root): modules run in chunks, forward twice, and the loss sees the whole batch
 """

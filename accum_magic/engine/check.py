@@ -22,7 +22,6 @@ from accum_magic.engine.comparison import (
 )
 from accum_magic.engine.facts import Unknown
 from accum_magic.engine.gradients import SetAside
-from accum_magic.engine.loop import Backward
 from accum_magic.engine.probe import eager
 from accum_magic.engine.reach import reachable
 from accum_magic.engine.run import aside
@@ -33,6 +32,7 @@ from accum_magic.engine.step import step
 from accum_magic.engine.undo import Rehearsal
 from accum_magic.engine.values import Released, detached
 from accum_magic.engine.weights import parameters_of
+from accum_magic.engine.whole import Backward
 from accum_magic.engine.window import borders
 
 _MOST_STEPS = 6  # that run while others are still to come: a generator's comes behind five of its critic

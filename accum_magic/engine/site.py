@@ -8,32 +8,24 @@ from typing import Any
 
 import torch
 
-from accum_magic.engine.calls import StudiedCalls, study_calls
+from accum_magic.engine.calls import StudiedCalls
 from accum_magic.engine.facts import StepFacts, Unknown
 from accum_magic.engine.failure import Attempt
-from accum_magic.engine.per_batch import PerBatch
+from accum_magic.engine.first_samples import first_samples, pairwise_names
 from accum_magic.engine.probe import probe
 from accum_magic.engine.remember import Remembering
+from accum_magic.engine.replayable import calls_to_replay, is_to_replay, replay_notes
 from accum_magic.engine.split import (
     UnequalRows,
     attributes_of,
-    is_batch_tensor,
     rows,
     rows_of_attributes,
     split,
-    with_attributes,
 )
 from accum_magic.engine.targets import Targets, find_targets
-from accum_magic.engine.terms import Coupling
 from accum_magic.engine.weights import Walk
 from accum_magic.errors import BatchError
 
-REPLAYED = "{}: replayed ({}): modules run in chunks, forward twice, and the loss sees the whole batch"
-COUPLED = (
-    "{}: `{}` itself compares the samples of a batch ({}), and no module in it could run in chunks. Put its layers "
-    "into modules of their own, or run the cell approximately with --replay never."
-)
-WHOLE = "`{}` runs on the whole batch: {}"
 PROBE_SAMPLES = 2  # a size of 1 broadcasts, so k = 2 and k + 1 = 3 are the cheapest two that tell
 Outcome = tuple[Sequence[torch.Tensor], Sequence[Any]]
 
@@ -218,15 +210,16 @@ class Site:
             last.update(roots=roots, pieces=pieces)
             return roots, values
 
-        self.pairwise = ()
+        self.pairwise, self.calls = (), None
         facts, failure = _attempted(forward, sources)
         if failure is not None and self.replay != "never":
-            self.pairwise = self._pairwise(batch, samples)
+            self.pairwise = pairwise_names(batch, self.divided or (), samples)
             facts, _ = _attempted(forward, sources) if self.pairwise else (None, None)
         if facts is not None:
             self.find_targets(facts, last["roots"], last["pieces"], batch)
             last.clear()
-        self.calls = self._studied(facts, forward, batch, sources) if facts is not None else None
+            if is_to_replay(self.replay, facts, batch.values()):
+                self.calls = calls_to_replay(self.where, self.replay, forward, PROBE_SAMPLES, sources)
         if failure is not None and self.calls is None:
             first = [column[0] for column in self.pieces(batch, sizes)]
             probed = (PROBE_SAMPLES, PROBE_SAMPLES + 1)
@@ -234,46 +227,12 @@ class Site:
         assert facts is not None  # noqa: S101 - or there was a failure
         self.facts = facts
         self.reasons, self.notes = list(facts.reasons), list(facts.notes)
-        if self.calls is not None:
-            unproven = facts.unproven
-            self.reasons = [reason for reason in self.reasons if reason not in unproven]
-            self.notes.append(REPLAYED.format(self.where, unproven[0] if unproven else "asked for"))
-            self.notes += [WHOLE.format(*found) for found in self.calls.whole.items()]
-            return  # all values are the whole batch's
+        if self.calls is not None:  # all values are the whole batch's
+            self.reasons = [reason for reason in self.reasons if reason not in facts.unproven]
+            self.notes += replay_notes(self.where, facts, self.calls)
+            return
         self._check_values(facts, read)
         self.remembering = Remembering(leaf for leaves in facts.values for leaf in leaves)
-
-    def _studied(
-        self,
-        facts: StepFacts,
-        forward: Callable[[int], Outcome],
-        batch: Mapping[str, Any],
-        sources: Mapping[str, object],
-    ) -> StudiedCalls | None:
-        """Find the module calls that run in chunks while the loss sees the whole batch; None without replay."""
-        # A chunk is computed twice: from other state it would be another one.
-        if (
-            self.replay == "never"
-            or facts.state_reasons
-            or any(isinstance(value, PerBatch) for value in batch.values())
-        ):
-            return None
-        if self.replay == "auto" and not facts.unproven:
-            return None
-        calls = study_calls(forward, PROBE_SAMPLES, sources)
-        if not calls.can_chunk:
-            proven = [(kind, why) for kind, why in calls.whole.items() if isinstance(why, Coupling)]
-            if proven:
-                raise BatchError(COUPLED.format(self.where, *proven[0]))
-            if self.replay == "always":
-                raise BatchError(f"{self.where}: --replay always finds no module call that can run in chunks")
-            return None
-        return calls
-
-    def _pairwise(self, batch: Mapping[str, Any], samples: int) -> tuple[str, ...]:
-        """Return the names that compare each sample with each, such as `y[:, None] == y`."""
-        square = (samples, samples)
-        return tuple(n for n in self.divided or () if tuple(getattr(batch[n], "shape", ())[:2]) == square)
 
     def sources(self, micro_step: Callable[..., Outcome], batch: Mapping[str, Any]) -> dict[str, object]:
         """Return where the step may keep state: behind the names it reads, the batch's own rows aside."""
@@ -297,18 +256,12 @@ class Site:
 
     def first(self, batch: Mapping[str, Any], count: int, samples: int) -> dict[str, Any]:
         """Return the batch's first samples; of what compares each sample with each, those along both dimensions."""
-        return {name: self._first(name, value, count, samples) for name, value in batch.items()}
-
-    def _first(self, name: str, value: Any, count: int, samples: int) -> Any:
-        """Return the first samples of a value; a batch too small for the probe is repeated."""
-        if name not in (self.divided or ()):
-            return value
-        if name in self.pairwise:
-            index = torch.arange(count, device=value.device) % samples
-            return value[index][:, index]
-        if count <= samples:
-            return split(value, (count, samples - count) if count < samples else (samples,), self.dim(name))[0]
-        return _repeated(value, count, self.dim(name))
+        return {
+            name: first_samples(value, count, samples, None if name in self.pairwise else self.dim(name))
+            if name in (self.divided or ())
+            else value
+            for name, value in batch.items()
+        }
 
     def find_targets(
         self,
@@ -357,19 +310,3 @@ def _attempted(
         return probe(forward, PROBE_SAMPLES, sources), None
     except Exception as error:  # noqa: BLE001 - whoever asks raises it, or explains it
         return None, error
-
-
-def _repeated(value: Any, count: int, dim: int) -> Any:
-    if isinstance(value, torch.Tensor):
-        index = torch.arange(count, device=value.device) % value.shape[dim]
-        return value.index_select(dim, index)
-    if is_batch_tensor(value, dim):  # an array of NumPy: a batch that the step itself makes a tensor of
-        return value.take([i % value.shape[dim] for i in range(count)], axis=dim)
-    attributes = attributes_of(value)
-    if attributes is not None:
-        return with_attributes(value, {k: _repeated(v, count, dim) for k, v in attributes.items()})
-    if isinstance(value, list | tuple) and not any(is_batch_tensor(v, dim) for v in value):
-        return [value[i % len(value)] for i in range(count)]
-    from torch.utils import _pytree as pytree
-
-    return pytree.tree_map(lambda leaf: _repeated(leaf, count, dim) if is_batch_tensor(leaf, dim) else leaf, value)

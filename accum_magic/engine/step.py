@@ -9,12 +9,13 @@ from typing import Any
 import torch
 
 from accum_magic.engine.gradients import HOOKED, SetAside
-from accum_magic.engine.loop import Backward, MicroBatches
+from accum_magic.engine.loop import MicroBatches
 from accum_magic.engine.noise import StepNoise
 from accum_magic.engine.run import Run, current_run
 from accum_magic.engine.site import Outcome, Site
 from accum_magic.engine.split import micro_batch_sizes
 from accum_magic.engine.weights import parameters_of
+from accum_magic.engine.whole import Backward
 from accum_magic.engine.window import borders
 
 _UNDO: list[Callable[[], None]] = []

@@ -15,6 +15,7 @@ import accum_magic
 from accum_magic import testing
 from accum_magic.engine.calls import study_calls
 from accum_magic.engine.replay import ChunkedCalls
+from accum_magic.engine.run import ApproximateWarning
 
 SAMPLES = 11
 STEPS = 2
@@ -411,3 +412,16 @@ last = loss.item()
     testing.run_accumulated(cell, accumulated, 3, "--batch x,t")
     assert_same(plain, accumulated)
     assert accum_magic.last_run().micro_batches == 3 * 2 * 3
+
+
+def test_a_replay_that_stays_approximate_is_warned_of_at_the_users_line():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 5))
+
+    def micro_step(x, t):
+        value = F.mse_loss(model(x), t).sqrt()
+        return (value,), (value,)
+
+    with pytest.warns(ApproximateWarning, match="BatchNorm in training mode") as caught:
+        accum_magic.step(micro_step, {"x": torch.randn(SAMPLES, 6), "t": torch.rand(SAMPLES, 5)}, n=3, read=("loss",))
+    assert caught[0].filename == __file__

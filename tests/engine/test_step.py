@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - as everybody writes it
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import accum_magic
@@ -207,3 +208,61 @@ def test_a_users_own_dispatch_mode_is_left_alone_by_the_measurement(model):
         step(loss)
     assert counter.get_total_flops() > 0
     assert_same(gradients(model), expected)
+
+
+class Reads(TorchFunctionMode):
+    """Counts what makes the host wait for a device: numbers that are read off tensors."""
+
+    READERS = frozenset({torch.Tensor.item, torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__bool__,
+                         torch.Tensor.__float__, torch.Tensor.__int__})  # fmt: skip
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.count += func in self.READERS
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside a mean"])
+@pytest.mark.usefixtures("run")
+def test_no_micro_batch_waits_for_the_device(model, beside):
+    def loss(x, y):
+        found = F.cross_entropy(model(x), torch.where(y == 1, -100, y))  # its total is in no leaf of the batch
+        return found + model(x).square().mean() if beside else found
+
+    def micro_step(x, y):
+        value = loss(x, y)
+        return (value,), (value,)
+
+    counts = []
+    for n in (2, 2, 7):
+        with Reads() as reads:
+            accum_magic.step(micro_step, {"x": X, "y": Y}, n=n, read=("loss",))
+        counts.append(reads.count)
+    assert counts[0] > counts[1] == counts[2], "measured once; then no number is read once per micro-batch"
+
+
+@pytest.mark.usefixtures("run")
+def test_nothing_overflows_under_float16_scaling():
+    """The scale is such that the plain step's gradients just fit: no weight makes any of them larger on the way."""
+    torch.manual_seed(0)
+    model, x, target = nn.Linear(3, 4).half(), X.half(), F.one_hot(Y, 4).half()
+
+    def loss(x, t, scale=2.0**12):
+        out = model(x)
+        return (F.mse_loss(out, t, reduction="sum") + out.square().mean() + model.weight.square().sum()) * scale
+
+    loss(x, target).backward()
+    plain = gradients(model)
+    assert max(float(g.abs().max()) for g in plain) > torch.finfo(torch.float16).max / 4
+    model.zero_grad()
+
+    def micro_step(x, t):
+        value = loss(x, t)
+        return (value,), (value,)
+
+    accum_magic.step(micro_step, {"x": x, "t": target}, n=3, read=("loss",))
+    for mine, theirs in zip(gradients(model), plain, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-2, atol=1e-2 * float(theirs.abs().max()))

@@ -1,0 +1,133 @@
+"""A step on its whole batch: as the plain cell has it, or replayed, with its module calls in chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from accum_magic.engine.batch_norm import RunningStatistics
+from accum_magic.engine.calls import StudiedCalls
+from accum_magic.engine.facts import StepFacts
+from accum_magic.engine.gradients import SetAside
+from accum_magic.engine.run import Run
+from accum_magic.engine.saved import SavedTensors
+from accum_magic.engine.site import Outcome, Site
+from accum_magic.engine.undo import RandomStates
+from accum_magic.engine.values import detached
+from accum_magic.engine.weights import parameters_of
+
+_REPLAYED = ("replayed",)  # in place of a graph's signature
+_FRAMES_TO_THE_CELL = 6  # learn, _replay, replay, run, step: then the user's own line
+
+
+@dataclass(frozen=True, slots=True)
+class Backward:
+    """How the user's cell back-propagates: by the loss's own method, or through an object such as Accelerate's."""
+
+    through: Callable[..., object] | None
+    options: Sequence[Mapping[str, object]]
+
+    def __call__(self, which: int, root: torch.Tensor, gradient: torch.Tensor | None) -> None:
+        """Back-propagate one loss, starting from `gradient` in place of 1."""
+        __tracebackhide__ = True
+        if self.through is None and not self.options:
+            root.backward(gradient)  # type: ignore[no-untyped-call]
+            return
+        options = dict(self.options[which]) if self.options else {}
+        if gradient is not None:
+            options["gradient"] = gradient
+        call = self.through or type(root).backward
+        call(root, **options)
+
+
+@dataclass(slots=True)
+class WholeStep:
+    """One step, and what it needs to run."""
+
+    run_of_cell: Run
+    site: Site
+    micro_step: Callable[..., Outcome]
+    batch: Mapping[str, Any]
+    sizes: tuple[int, ...]
+    gradients: SetAside
+    backward: Callable[[int, torch.Tensor, torch.Tensor | None], None]
+    statistics: RunningStatistics = field(default_factory=RunningStatistics)
+    loss: torch.Tensor | None = None  # of the whole batch, once it has run
+
+    @property
+    def facts(self) -> StepFacts:
+        """What the probe has found."""
+        assert self.site.facts is not None  # noqa: S101 - a step is measured before its first micro-batch
+        return self.site.facts
+
+    def plain(self, names: Sequence[str]) -> tuple[Any, ...]:
+        """Run the step as the plain cell does, a single micro-batch; return its values."""
+        __tracebackhide__ = True
+        self.run_of_cell.micro_batches = self.run_of_cell.micro_batch = 1
+        return self._run(names)
+
+    def replay(self, names: Sequence[str]) -> tuple[Any, ...] | None:
+        """Run the step with its module calls in chunks, and return its values.
+
+        If its calls are others than those that were studied (there is a new model in each fold of a cross-validation)
+        it is measured anew; None if it is none to be replayed then.
+        """
+        __tracebackhide__ = True
+        from accum_magic.engine.replay import AnotherCallError  # activation checkpointing is read when it is needed
+
+        assert self.site.calls is not None  # noqa: S101 - or it is no step to replay
+        start = RandomStates.now()
+        try:
+            return self._replay(self.site.calls, names)
+        except AnotherCallError:
+            self.statistics.forget()
+            start.restore()
+        self.site.measure(self.micro_step, self.batch, self.sizes, names)
+        return None if self.site.calls is None else self._replay(self.site.calls, names)
+
+    def _replay(self, calls: StudiedCalls, names: Sequence[str]) -> tuple[Any, ...]:
+        __tracebackhide__ = True
+        from accum_magic.engine.replay import ChunkedCalls
+
+        run, chunked = self.run_of_cell, ChunkedCalls(calls, self.sizes, self._chunk_begins, self.statistics.paused)
+        run.micro_batches = len(self.sizes)
+        if self.facts.batch_norms:
+            self.statistics.find_layers()
+        if self.site.signature == _REPLAYED:
+            return self._run(names, chunked)
+        self.site.signature = _REPLAYED
+        run.learn(self.site, _FRAMES_TO_THE_CELL)
+        with SavedTensors() as saved:
+            found = self._run(names, chunked)
+        self.site.whole_bytes = saved.peak_bytes
+        return found
+
+    def _chunk_begins(self, index: int) -> None:
+        self.statistics.micro_batch = index
+        self.run_of_cell.micro_batch = index + 1
+
+    def _run(self, names: Sequence[str], calls: AbstractContextManager[object] | None = None) -> tuple[Any, ...]:
+        """Run forward, where `calls` may see to the module calls, and backward."""
+        __tracebackhide__ = True
+        with calls or nullcontext():
+            roots, values = self.micro_step(*self.batch.values())
+        self.statistics.all_found()
+        self.gradients.take(parameters_of(roots))
+        for which, root in enumerate(roots):
+            self.backward(which, root, None)
+        out = tuple(detached(v) for v in values)
+        found = index_of_loss(names, roots, values)
+        self.loss = roots[-1].detach() if found is None else out[found]
+        return out
+
+
+def index_of_loss(names: Sequence[str], roots: Sequence[torch.Tensor], values: Sequence[Any]) -> int | None:
+    """Return which value of a step is its loss: the last root, or behind a scaler the number that is named so."""
+    same = [i for i, value in enumerate(values) if value is roots[-1]]
+    numbers = [i for i, v in enumerate(values) if isinstance(v, torch.Tensor) and v.numel() == 1 and v.requires_grad]
+    named = [i for i in numbers if "loss" in names[i].lower()]
+    return next(reversed(same or named or numbers), None)
