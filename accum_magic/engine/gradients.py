@@ -11,7 +11,7 @@ from accum_magic.engine.noise import Observed, StepNoise
 
 _NARROWER = 4  # bytes of a float32
 HOOKED = "leaves out parameters with a post-accumulate-grad hook, which reads the running sum"
-_Kind = tuple[torch.dtype, torch.device, bool]  # the last: whether the noise is taken of it
+_Kind = tuple[torch.dtype | None, torch.device, bool]  # the last: whether the noise is taken of it
 
 
 @dataclass(slots=True)
@@ -94,7 +94,7 @@ class SetAside:
             self.hooked = True
             return
         is_counted = self._noise is not None and not self._noise.is_input(parameter)
-        kind = (parameter.dtype, parameter.device, is_counted)
+        kind = (parameter.grad_dtype, parameter.device, is_counted)
         if kind not in self._sums:
             self._sums[kind] = _Sums(self._grad_dtype if self._is_widened(parameter) else None)
         self._sums[kind].add(parameter)

@@ -124,7 +124,7 @@ class StepNoise:
 
     def take(self, gradients: Sequence[Sequence[torch.Tensor]]) -> None:
         """Take the norm of one complete micro-batch, its gradients by dtype and device."""
-        self._norms.append(_norm(gradients))
+        self._norms.append(norm_of(gradients))
 
     def observed(self, whole: Sequence[Sequence[torch.Tensor]], factor: torch.Tensor | float) -> Observed | None:
         """Return what a complete step tells; None where no gradient was seen.
@@ -136,7 +136,7 @@ class StepNoise:
         """
         if not any(whole) or len(self._norms) != len(self._sizes):
             return None
-        total = _norm(whole)
+        total = norm_of(whole)
         norms = torch.stack([*(norm.to(total) for norm in self._norms), total])
         return Observed(norms, self._sizes, factor, 1.0 if self._scale is None else self._scale)
 
@@ -159,7 +159,7 @@ def told(added: Sequence[float], whole: float, sizes: Sequence[int]) -> Told:
     return Told(noise, signal, noise_variance, whole_variance, samples)
 
 
-def _norm(groups: Sequence[Sequence[torch.Tensor]]) -> torch.Tensor:
+def norm_of(groups: Sequence[Sequence[torch.Tensor]]) -> torch.Tensor:
     """Return the norm of gradients, each group of one dtype and device, in float32 at least."""
     parts = [_norm_of_group(group) for group in groups if group]
     if not parts:

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - as everybody writes it
+from engine_tools import LiveBytes
 from torch import nn
 
 import accum_magic
@@ -187,6 +188,25 @@ def test_a_graph_computed_once_is_back_propagated_from_the_whole_sum():
 
 
 @pytest.mark.usefixtures("run")
+@pytest.mark.parametrize("options", [{"grad_dtype": "float32"}, {"noise": True}])
+def test_a_parameter_that_the_loop_and_a_graph_computed_once_share_gets_both(options):
+    model, (x, y) = classifier(), data(7)
+
+    def loss(model, x, y, factor):
+        return F.cross_entropy(model(x) * factor, y)
+
+    wide = copy.deepcopy(model).double()
+    loss(wide, x.double(), y, wide[2].weight.square().sum()).backward()
+    batch = {"x": x, "y": y, "factor": model[2].weight.square().sum()}
+
+    def micro_step(x, y, factor):
+        return (loss(model, x, y, factor),), ()
+
+    accum_magic.step(micro_step, batch, n=3, fixed=("factor",), **options)
+    assert relative_error(gradients(model), gradients(wide)) < 0.02
+
+
+@pytest.mark.usefixtures("run")
 def test_totals_measured_in_each_graph_rescale_the_sums():
     model, (x, y) = classifier(), data(7)
 
@@ -292,6 +312,19 @@ def test_a_failure_drops_the_sums(options):
         accum_magic.step(micro_step, {"x": x, "y": y}, n=3, **options)
     assert seen == [3, 2, 2]
     assert all(torch.equal(p.grad, torch.full_like(p, 2.0)) for p in model.parameters())
+
+
+def test_the_sums_of_a_failed_step_are_given_back():
+    # a traceback keeps the step's frames, and its gradients with them
+    parameter = nn.Parameter(torch.ones(4, dtype=torch.bfloat16))
+    aside = SetAside(torch.float32)
+    aside.take([parameter])
+    parameter.sum().backward()
+    with LiveBytes() as live:
+        aside.fold()
+        assert live.now_bytes == 4 * 4
+        aside.restore()
+        assert live.now_bytes == 0
 
 
 @pytest.mark.usefixtures("run")

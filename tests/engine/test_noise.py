@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import accum_magic
 from accum_magic.engine import events
-from accum_magic.engine.noise import Noise, NoiseScale
+from accum_magic.engine.noise import Noise, NoiseScale, norm_of, told
 from accum_magic.engine.run import begin
 from accum_magic.testing import run_accumulated, run_plain
 
@@ -75,6 +75,32 @@ def test_two_errors_hold_the_truth_nineteen_times_in_twenty(steps, batch, n):
     # nor are they wide for nothing: the estimates themselves scatter by half of it at least
     scatter = torch.tensor([summary.noise_scale for summary in runs]).std()
     assert scatter > 0.5 * torch.tensor([summary.noise_scale_error for summary in runs]).median()
+
+
+def test_very_unequal_micro_batches_are_not_biased():
+    # the batches of a loader, under --window; by the mean of many steps, whose spread says how near it must be
+    sizes, noise, signal, width = (40, 10, 5, 5), 90.0, 2.0, 30
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.full((width,), math.sqrt(signal / width), dtype=F64)
+    found = []
+    for _ in range(4000):
+        samples = mean + math.sqrt(noise / width) * torch.randn(sum(sizes), width, dtype=F64, generator=generator)
+        added = torch.stack([part.sum(0) / sum(sizes) for part in samples.split(sizes)])
+        squares = added.square().sum(1).tolist()
+        one = told(squares, float(added.sum(0).square().sum()), sizes)
+        found.append((one.noise, one.signal))
+    means, spreads = torch.tensor(found).mean(0), torch.tensor(found).std(0) / math.sqrt(len(found))
+    assert ((means - torch.tensor([noise, signal])).abs() < 3 * spreads).all()
+    assert (spreads < torch.tensor([0.02 * noise, 0.02 * signal])).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_norms_of_narrow_gradients_are_not_narrow(dtype):
+    torch.manual_seed(0)
+    gradients = [torch.randn(300, 3).to(dtype), torch.randn(77).to(dtype)]
+    sparse = torch.sparse_coo_tensor([[1, 2]], torch.randn(2, 5).to(dtype), (4, 5))
+    exact = torch.cat([g.double().flatten() for g in (*gradients, sparse.to_dense())]).norm()
+    assert float(norm_of([gradients, [sparse]])) == pytest.approx(float(exact), rel=1e-6)
 
 
 def noise_of_every_sample(model, x, y):
@@ -167,6 +193,8 @@ def test_a_scale_that_changes_between_steps_cancels(network, inside):
 def test_gradients_rescaled_at_the_end_tell_the_same(network):
     model, x, y = network
     batches = drawn(x, y, 60, 10)
+    for step, batch in enumerate(batches):
+        batch["y"][:step] = -100  # the first micro-batch lets expect too few valid ones, in each step others
     plain = estimated(classify(model), batches, 4, leaves=list(model.parameters()))
 
     def micro_step(x, y):
@@ -247,6 +275,22 @@ def test_a_step_whose_gradients_are_undone_does_not_count(network):
         found.append(values(accum_magic.last_run()))
     assert len(ours["losses"]) == len(good["losses"]) == 9
     assert found[0] == pytest.approx(found[1], rel=1e-9)
+
+
+def test_a_finite_step_that_is_undone_does_not_count_either(network):
+    model, x, y = network
+    first, second, third = drawn(x, y, 60, 3)
+    found = []
+    for undone in (False, True):
+        run = begin()
+        accum_magic.step(classify(model), first, n=4, noise=True, undoable=True)
+        if undone:
+            accum_magic.step(classify(model), second, n=4, noise=True, undoable=True)
+            accum_magic.undo_step()
+        accum_magic.step(classify(model), third, n=4, noise=True, undoable=True)
+        run.end()
+        found.append(values(run.summary()))
+    assert found[0] == found[1]
 
 
 class Reads(TorchDispatchMode):
