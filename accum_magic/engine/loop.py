@@ -63,11 +63,12 @@ class MicroBatches(WholeStep):
                 is_mixed = any(collector.is_mixed for collector in collectors)
             elif weighing.reads_totals:
                 self.gradients.take(parameters_of(roots))
+            seen = remembering.named(values) if remembered is None else remembered
             for position, collector in enumerate(collectors):
-                collector.take(values[position], remembered)
+                collector.take(values[position], seen)
             if remembered is not None:
-                remembering.learn(remembered)
-            del values, remembered
+                remembering.learn(remembered, values)
+            del values, remembered, seen
             self._back_propagate(weighing, index, roots)
             del roots
             if self.gradients.folds:

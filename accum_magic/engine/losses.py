@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from accum_magic.engine.facts import Part, Scalar
-from accum_magic.engine.remember import Remembered
+from accum_magic.engine.remember import Named, Remembered, scaled_by
 from accum_magic.engine.weights import AnotherGraphError, Walk
 
 _Tree = dict[int, Any]  # by input of a node: the tree below it, or which part begins there
@@ -43,7 +43,7 @@ class Recombined:
         """Whether its parts are weighed apart."""
         return self._tree is not None
 
-    def take(self, value: torch.Tensor, remembered: Remembered | None) -> None:
+    def take(self, value: torch.Tensor, remembered: Remembered | Named | None) -> None:
         """Take the loss of one micro-batch, while its graph is there."""
         self._pieces.append(value.detach())
         if self._walk is None or self.is_doubtful:
@@ -55,7 +55,7 @@ class Recombined:
         except (AnotherGraphError, LookupError):
             self.is_doubtful = True
 
-    def _take_parts(self, value: torch.Tensor, tree: _Tree, remembered: Remembered | None) -> None:
+    def _take_parts(self, value: torch.Tensor, tree: _Tree, remembered: Remembered | Named | None) -> None:
         if self._ones is None:
             self._ones = torch.ones_like(value, requires_grad=False)
         if remembered is None:  # the loss is another than before, which its first micro-batch has told
@@ -130,9 +130,8 @@ def _tree_of(parts: Sequence[Part]) -> _Tree:
     return tree
 
 
-@torch.no_grad()
 def _parts_of(
-    value: torch.Tensor, ones: torch.Tensor, tree: _Tree, count: int, remembered: Remembered
+    value: torch.Tensor, ones: torch.Tensor, tree: _Tree, count: int, remembered: Remembered | Named
 ) -> list[torch.Tensor]:
     """Return what each part adds to a value: the product of its own value and the value's gradient by it.
 
@@ -148,8 +147,19 @@ def _parts_of(
         for index, goal in below.items():
             kid = edges[index][0]
             if isinstance(goal, int):
-                added = gradients[index] * remembered.value_of(kid)
-                found[goal] = added if added.ndim == 0 else added.sum()
+                found[goal] = _added(kid, gradients[index], remembered)
             else:
                 stack.append((kid, gradients[index], goal))
     return found
+
+
+def _added(node: Any, gradient: torch.Tensor, remembered: Remembered | Named) -> torch.Tensor:
+    """Return what a node's value adds, or the value that it multiplies by a number."""
+    while (value := remembered.value_of(node)) is None:
+        below = scaled_by(node)
+        if below is None:
+            raise LookupError
+        handed = node(gradient)
+        node, gradient = node.next_functions[below][0], handed[below] if isinstance(handed, tuple) else handed
+    added = gradient * value.detach()
+    return added if added.ndim == 0 else added.sum()

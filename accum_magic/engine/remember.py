@@ -7,6 +7,7 @@ loss adds up are made outside of most modules, so it is taken off while those ru
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 MANY_CALLS = 8  # the hooks that take the mode off cost as much as it does on some six functions
 MOST_VALUES = 2**16  # of a value per sample that is a summand before the samples are added up
+_DIVISION = "DivBackward0"
+_SCALINGS = {"MulBackward0", "NegBackward0", _DIVISION}
 _IN_PLACE = frozenset({
     torch.Tensor.add_, torch.Tensor.sub_, torch.Tensor.mul_, torch.Tensor.div_,
     torch.Tensor.__iadd__, torch.Tensor.__isub__, torch.Tensor.__imul__, torch.Tensor.__itruediv__,
@@ -66,6 +69,35 @@ class _Numbers(overrides.TorchFunctionMode):
         return result
 
 
+class Named:
+    """The values that a step returns, by the node that made them: enough where a cell names its terms."""
+
+    def __init__(self, values: Iterable[object]) -> None:
+        self._values = {value.grad_fn: value for value in values if isinstance(value, torch.Tensor)}
+
+    def value_of(self, node: Any) -> torch.Tensor | None:
+        """Return what a node has made; a leaf's is the leaf itself, None where it was made out of sight."""
+        variable = getattr(node, "variable", None)
+        return self._values.get(node) if variable is None else variable
+
+    def has_below(self, node: Any) -> bool:
+        """Whether a node's value can be told from these."""
+        while self.value_of(node) is None:
+            below = scaled_by(node)
+            if below is None:
+                return False
+            node = node.next_functions[below][0]
+        return True
+
+
+def scaled_by(node: Any) -> int | None:
+    """Return which input a node multiplies by a number; None where it does something else."""
+    if node.name() not in _SCALINGS:
+        return None
+    inputs = [index for index, (source, _) in enumerate(node.next_functions) if source is not None]
+    return inputs[0] if len(inputs) == 1 and not (node.name() == _DIVISION and inputs[0]) else None
+
+
 class Remembered:
     """A block that remembers single numbers with a graph, and with `rows` small tensors too.
 
@@ -75,6 +107,8 @@ class Remembered:
     def __init__(self, quiet: Iterable[nn.Module] | None, *, rows: bool) -> None:
         self.makers: set[nn.Module] = set()
         """Outermost modules that have made what was asked for, where those were looked at."""
+        self.asked: list[Any] = []
+        """Nodes whose values were asked for."""
         self._numbers = _Numbers(MOST_VALUES if rows else 1)
         self._outermost = _Outermost(self._numbers) if quiet is None else None
         self._quiet = tuple(quiet or ())
@@ -118,19 +152,18 @@ class Remembered:
         busy = (module for module, count in calls if count >= MANY_CALLS and module not in self.makers)
         return WeakSet([*busy, *self._outermost.compiled])
 
-    def value_of(self, node: Any) -> torch.Tensor:
+    def value_of(self, node: Any) -> torch.Tensor | None:
         """Return what a node has made; a leaf's is the leaf itself.
 
-        Raises:
-            LookupError: It was made out of sight, is larger, or has been written over.
-
+        None where it was made out of sight, is larger, or has been written over.
         """
         variable = getattr(node, "variable", None)
         if variable is not None:
             return variable  # type: ignore[no-any-return]
-        value, version, maker = self._numbers.values[node]
-        if value._version != version:
-            raise LookupError
+        value, version, maker = self._numbers.values.get(node, (None, 0, None))
+        if value is None or value._version != version:
+            return None
+        self.asked.append(node)
         if maker is not None:
             self.makers.add(maker)
         return value
@@ -167,13 +200,20 @@ class Remembering:
         """Whether a value is a loss of parts that are weighed apart."""
         self._rows = any(part.has_rows for part in parts)
         self._quiet: WeakSet[nn.Module] | None = None
+        self._are_named = False
 
-    def block(self) -> Remembered:
+    def block(self) -> AbstractContextManager[Remembered | None]:
         """Return a block for the next micro-batch."""
-        return Remembered(self._quiet, rows=self._rows)
+        return nullcontext() if self._are_named else Remembered(self._quiet, rows=self._rows)
 
-    def learn(self, remembered: Remembered) -> None:
+    def named(self, values: Iterable[object]) -> Named | None:
+        """Return what stands in for a block; None where that has to be there."""
+        return Named(values) if self._are_named else None
+
+    def learn(self, remembered: Remembered, values: Iterable[object]) -> None:
         """Take over what a micro-batch tells, after its values were asked for."""
         quiet = remembered.quiet()
         if quiet is not None:
             self._quiet = quiet
+            named = Named(values)
+            self._are_named = all(map(named.has_below, remembered.asked))

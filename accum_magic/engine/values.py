@@ -10,7 +10,7 @@ from torch.utils import _pytree as pytree
 
 from accum_magic.engine.facts import Constant, Joined, Leaf, Scalar, Unknown
 from accum_magic.engine.losses import Recombined
-from accum_magic.engine.remember import Remembered
+from accum_magic.engine.remember import Named, Remembered
 from accum_magic.engine.split import flatten
 from accum_magic.errors import ReleasedError
 
@@ -103,7 +103,7 @@ class Collector:
         is_doubtful = any(loss is not None and loss.is_doubtful for loss in self.losses)
         return f"`{self.name}` is put together as a mean over samples: a summand of it cannot be seen" * is_doubtful
 
-    def take(self, value: Any, remembered: Remembered | None) -> None:
+    def take(self, value: Any, remembered: Remembered | Named | None) -> None:
         """Take the value of one micro-batch, without its graph."""
         if isinstance(value, torch.Tensor):
             self._take_leaf(0, value, remembered)
@@ -112,7 +112,7 @@ class Collector:
         for index, (_, leaf) in enumerate(zip(self.facts, leaves, strict=True)):
             self._take_leaf(index, leaf, remembered)
 
-    def _take_leaf(self, index: int, leaf: Any, remembered: Remembered | None) -> None:
+    def _take_leaf(self, index: int, leaf: Any, remembered: Remembered | Named | None) -> None:
         fact, part, loss = self.facts[index], self.parts[index], self.losses[index]
         if loss is not None:
             loss.take(leaf, remembered)

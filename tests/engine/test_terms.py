@@ -355,6 +355,26 @@ def test_losses_follow_the_batch_over_steps(net):
         assert_same(logged, values)
 
 
+@pytest.mark.parametrize("named", [(0, 1, 2), (0,), (1, 2), ()])
+def test_a_logged_sum_is_right_whichever_of_its_terms_have_names(net, named):
+    def losses(x, t, holes):
+        o = net(x)
+        ce, total = F.cross_entropy(o, holes), F.mse_loss(o, t, reduction="sum")
+        return 0.3 * ce - total / 2 + 1, ce, total
+
+    b = {name: batch()[name] for name in ("x", "t", "holes")}
+    expected = losses(*b.values())
+
+    def micro_step(*pieces):
+        found = losses(*pieces)
+        return found[:1], tuple(found[i] for i in named)
+
+    names = [("loss", "ce", "total")[i] for i in named]
+    for _ in range(2):
+        found = accum_magic.step(micro_step, b, n=4, read=tuple(names))
+        assert_same(found, [expected[i].detach() for i in named])
+
+
 def test_a_loss_that_changes_in_mid_run_is_weighed_anew(net):
     b = batch()
     for loss in (ce_and_mse, shifted, ce_mse_and_penalty, TERMS["masked mean + mse"]):
