@@ -63,24 +63,34 @@ class ChunkedCalls(OutermostCalls):
         sizes: Sequence[int],
         on_chunk: Callable[[int], object] = lambda _: None,
         again: Callable[[], AbstractContextManager[object]] = nullcontext,
+        *,
+        is_strict: bool = True,
     ) -> None:
         """Cut each call into chunks of some ``sizes``; call ``on_chunk(index)`` before each.
 
-        ``again`` makes what surrounds the second pass of a chunk, in whatever thread the backward runs.
+        Without ``is_strict`` a module that was not studied runs as it stands, such as an expert that none of a few
+        samples was routed to. ``again`` makes what surrounds the second pass of a chunk, in whatever thread the
+        backward runs.
         """
         super().__init__(calls.opened)
         self._again = again
         self._calls, self._sizes, self._samples, self._on_chunk = calls, sizes, sum(sizes), on_chunk
         self._made: Counter[Key] = Counter()
+        self._is_strict = is_strict
+        self.whole: set[str] = set()
+        """Kinds of modules with parameters that ran on the whole batch, though they were not studied to need it."""
 
     def handle(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a call in chunks, and join their results."""
         __tracebackhide__ = True
         leaves, spec = flatten((args, kwargs))
         facts = self._facts(module, (module, spec))
+        if facts is not None and not self._has_fixed_rows(leaves, facts):
+            self._note_whole(module)
+            facts = None
         if facts is None:
             return self.original(module, *args, **kwargs)
-        columns = [self._pieces(module, leaf, dim) for leaf, dim in zip(leaves, facts.inputs, strict=True)]
+        columns = [self._pieces(leaf, dim) for leaf, dim in zip(leaves, facts.inputs, strict=True)]
         results = []
         for index, pieces in enumerate(zip(*columns, strict=True)):
             self._on_chunk(index)
@@ -95,20 +105,28 @@ class ChunkedCalls(OutermostCalls):
     def _facts(self, module: nn.Module, key: Key) -> CallFacts | None:
         """Return what was found of this call; a loop over more time steps repeats its last one."""
         known = self._calls.facts.get(key)
-        if not known and has_parameters(module):
-            raise AnotherCallError(module)
         if not known:
+            if self._is_strict and has_parameters(module):
+                raise AnotherCallError(module)
+            self._note_whole(module)
             return None
         position = self._made[key]
         self._made[key] += 1
         return known[min(position, len(known) - 1)]
 
-    def _pieces(self, module: nn.Module, leaf: Any, dim: int | None) -> Sequence[Any]:
+    def _note_whole(self, module: nn.Module) -> None:
+        if has_parameters(module):
+            self.whole.add(type(module).__name__)
+
+    def _has_fixed_rows(self, leaves: Sequence[Any], facts: CallFacts) -> bool:
+        """Whether the rows are a fixed number per sample: those that a mask selects were so by chance."""
+        grown = [(leaf, dim) for leaf, dim in zip(leaves, facts.inputs, strict=True) if dim is not None]
+        return all(leaf.shape[dim] % self._samples == 0 for leaf, dim in grown)
+
+    def _pieces(self, leaf: Any, dim: int | None) -> Sequence[Any]:
         if dim is None:
             return (leaf,) * len(self._sizes)
-        each, rest = divmod(leaf.shape[dim], self._samples)
-        if rest:
-            raise AnotherCallError(module)
+        each = leaf.shape[dim] // self._samples
         return torch.split_with_sizes(leaf, [each * size for size in self._sizes], dim)
 
     def _chunk(self, module: nn.Module, spec: pytree.TreeSpec, leaves: Sequence[Any]) -> Any:

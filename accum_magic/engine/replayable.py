@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from accum_magic.engine.facts import StepFacts
 
 
+WHOLE = "`{}` runs on the whole batch: {}"
+UNTOLD_ROWS = "the data decide which rows it is given"
+
+
 def is_to_replay(replay: str, facts: StepFacts, values: Iterable[object]) -> bool:
     """Tell whether a step is to be replayed, where it can be; `replay` is "auto", "always" or "never"."""
     # A chunk is computed twice: from other state it would be another one. And the batch is needed as a whole.
@@ -55,4 +59,4 @@ def replay_notes(where: str, facts: StepFacts, calls: StudiedCalls) -> Iterator[
     why = facts.unproven[0] if facts.unproven else "asked for"
     yield f"{where}: replayed ({why}): modules run in chunks, forward twice, and the loss sees the whole batch"
     for kind, reason in calls.whole.items():
-        yield f"`{kind}` runs on the whole batch: {reason}"
+        yield WHOLE.format(kind, reason)

@@ -13,6 +13,7 @@ from accum_magic.engine.batch_norm import RunningStatistics
 from accum_magic.engine.calls import StudiedCalls
 from accum_magic.engine.facts import StepFacts
 from accum_magic.engine.gradients import SetAside
+from accum_magic.engine.replayable import UNTOLD_ROWS, WHOLE
 from accum_magic.engine.run import Run
 from accum_magic.engine.saved import SavedTensors
 from accum_magic.engine.site import Outcome, Site
@@ -87,23 +88,27 @@ class WholeStep:
             self.statistics.forget()
             start.restore()
         self.site.measure(self.micro_step, self.batch, self.sizes, names)
-        return None if self.site.calls is None else self._replay(self.site.calls, names)
+        return None if self.site.calls is None else self._replay(self.site.calls, names, is_strict=False)
 
-    def _replay(self, calls: StudiedCalls, names: Sequence[str]) -> tuple[Any, ...]:
+    def _replay(self, calls: StudiedCalls, names: Sequence[str], *, is_strict: bool = True) -> tuple[Any, ...]:
         __tracebackhide__ = True
         from accum_magic.engine.replay import ChunkedCalls
 
-        run, chunked = self.run_of_cell, ChunkedCalls(calls, self.sizes, self._chunk_begins, self.statistics.paused)
+        run, paused = self.run_of_cell, self.statistics.paused
+        chunked = ChunkedCalls(calls, self.sizes, self._chunk_begins, paused, is_strict=is_strict)
         run.micro_batches = len(self.sizes)
         if self.facts.batch_norms:
             self.statistics.find_layers()
-        if self.site.signature == _REPLAYED:
-            return self._run(names, chunked)
-        self.site.signature = _REPLAYED
-        run.learn(self.site, _FRAMES_TO_THE_CELL)
-        with SavedTensors() as saved:
+        is_first = self.site.signature != _REPLAYED
+        if is_first:
+            self.site.signature = _REPLAYED
+            run.learn(self.site, _FRAMES_TO_THE_CELL)
+        with SavedTensors() if is_first else nullcontext() as saved:
             found = self._run(names, chunked)
-        self.site.whole_bytes = saved.peak_bytes
+        if saved is not None:
+            self.site.whole_bytes = saved.peak_bytes
+        for kind in sorted(chunked.whole):
+            run.note(WHOLE.format(kind, UNTOLD_ROWS))
         return found
 
     def _chunk_begins(self, index: int) -> None:
