@@ -12,7 +12,12 @@ from accum_magic.engine.facts import Constant, Joined, Leaf, Scalar, Unknown
 from accum_magic.engine.losses import Recombined
 from accum_magic.engine.remember import Named, Remembered
 from accum_magic.engine.split import flatten
-from accum_magic.errors import ReleasedError
+from accum_magic.errors import BatchError, ReleasedError
+
+UNEVEN = (
+    "`{}` is read after the step but cannot be put together from its micro-batches: it holds {} values in one of them "
+    "and {} in another. Compute it after the step, or let the step see the whole batch: --replay always"
+)
 
 
 class _Unbound:
@@ -75,7 +80,7 @@ def detached(value: Any) -> Any:
 class Collector:
     """Collects one value over the micro-batches of a step."""
 
-    __slots__ = ("agreements", "facts", "is_read", "losses", "name", "parts", "spec")
+    __slots__ = ("_is_uneven", "agreements", "facts", "is_read", "losses", "name", "parts", "spec")
 
     def __init__(
         self,
@@ -91,6 +96,7 @@ class Collector:
         self.losses = [Recombined(f, sizes, weights) if isinstance(f, Scalar) else None for f in facts]
         self.agreements: list[torch.Tensor] = []  # whether constants made anew were the same again
         self.spec: pytree.TreeSpec | None = None
+        self._is_uneven = False  # its micro-batches hold different numbers of values
 
     @property
     def is_mixed(self) -> bool:
@@ -109,7 +115,12 @@ class Collector:
             self._take_leaf(0, value, remembered)
             return
         leaves, self.spec = flatten(value)
-        for index, (_, leaf) in enumerate(zip(self.facts, leaves, strict=True)):
+        if len(leaves) != len(self.facts):
+            self._is_uneven = True
+            if self.is_read:
+                raise BatchError(UNEVEN.format(self.name, len(self.facts), len(leaves)))
+            return
+        for index, leaf in enumerate(leaves):
             self._take_leaf(index, leaf, remembered)
 
     def _take_leaf(self, index: int, leaf: Any, remembered: Remembered | Named | None) -> None:
@@ -133,7 +144,7 @@ class Collector:
 
     def result(self) -> Any:
         """Return the value of the whole batch."""
-        if not all(map(bool, self.agreements)):
+        if self._is_uneven or not all(map(bool, self.agreements)):
             return Released(self.name, "it is another in each micro-batch")
         leaves = [self._leaf(index) for index in range(len(self.facts))]
         if self.spec is None:
