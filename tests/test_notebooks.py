@@ -103,9 +103,20 @@ def test_notebook_is_kept_as_executed(path):
     assert not re.search(r"/(?:home|root|tmp|usr|Users|work)/", json.dumps(outputs)), "a path of somebody's machine"
 
 
+SAME_CELL = {
+    "accumulate": "10", "check": "10 --check", "explain": "10 --explain", "show": "10 --show", "ragged": "7",
+}  # fmt: skip
+
+
+def test_quickstart_checks_the_cell_on_the_spot(quickstart):
+    said = text_of(cell_named(quickstart, "check"))
+    assert said.startswith("accum_magic: same")
+    assert number_after("largest relative difference", said) < 1e-12
+
+
 def test_quickstart_shows_the_same_cell_plain_and_under_the_magic(quickstart):
     plain = cell_named(quickstart, "plain").source
-    for name, line in [("accumulate", "10"), ("explain", "10 --explain"), ("show", "10 --show"), ("ragged", "7")]:
+    for name, line in SAME_CELL.items():
         assert cell_named(quickstart, name).source == f"%%accumulate {line}\n{plain}"
 
 

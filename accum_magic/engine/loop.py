@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,7 +55,11 @@ class MicroBatches(WholeStep):
         for index, pieces in enumerate(zip(*columns, strict=True)):
             run.micro_batch = index + 1
             self.statistics.micro_batch = index
-            with remembering.block() if is_mixed else nullcontext() as remembered:
+            remembered = None
+            if is_mixed:
+                with remembering.block() as remembered:
+                    roots, values = micro_step(*pieces)
+            else:
                 roots, values = micro_step(*pieces)
             if weighing is None:
                 weighing, collectors = self._look_at(roots, values, columns, read, unread)

@@ -246,7 +246,8 @@ class Site:
                 way_out = (
                     "Compute it once more after the step, on the whole batch and under `torch.no_grad()`."
                     if bad.has_rows
-                    else "In place of it, return the predictions, or compute it after the step."
+                    else "In place of it, return the predictions, or compute it after the step; or let the step see "
+                    "the whole batch: --replay always."
                 )
                 message = (
                     f"{self.where}: `{name}` is read after the step but cannot be put together from its "
