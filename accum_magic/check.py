@@ -6,7 +6,7 @@ import ast
 import re
 import symtable
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from accum_magic.bind import bound
@@ -41,13 +41,12 @@ def checking(rewritten: Rewrite, namespace: dict[str, Any]) -> Iterator[Checking
     made = Checking()
     with snapshot, bound(rewritten.functions), aside() as run:
         check = run.check = Check(steps)
-        try:
-            yield made
-        except Enough:
-            pass
-        except Exception as error:
-            if not _is_behind(error, Enough):
-                raise
+        with suppress(Enough):
+            try:
+                yield made
+            except Exception as error:
+                if not _is_behind(error, Enough):
+                    raise
     made.result = check.result([*_advice(rewritten), *snapshot.notes] if not check.found else snapshot.notes)
 
 

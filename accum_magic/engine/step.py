@@ -99,25 +99,40 @@ def step(  # noqa: PLR0913 - each is what the rewritten cell has to say
     gradients = SetAside(getattr(torch, grad_dtype) if grad_dtype else None, spread)
     how = Backward(backward, backward_options)
     loop = MicroBatches(run, site, micro_step, batch, sizes, gradients, spread.watched(how) if spread else how)
+    values = _gradients_made(loop, carried, read, unread, keep=undoable)
+    if site.facts is not None:
+        kept = [site.whole_bytes + site.facts.kept_bytes(count) for count in (max(sizes), samples)]
+        run.estimate(*kept)
+    run.notes |= dict.fromkeys(_limits(site, gradients, sizes, carried, grad_dtype, noise=noise))
+    run.step_done(sum(sizes), len(sizes), loop.loss)
+    return values
+
+
+def _gradients_made(
+    loop: MicroBatches,
+    carried: Sequence[tuple[torch.Tensor, torch.Tensor]],
+    read: tuple[str, ...],
+    unread: tuple[str, ...],
+    *,
+    keep: bool,
+) -> tuple[Any, ...]:
+    """Run the micro-batches until every gradient is whole; if anything fails all are as they were."""
+    __tracebackhide__ = True
+    gradients = loop.gradients
     try:
         values = loop.run(read, unread)
         observed = gradients.observed()
         _back_propagate(carried, gradients)
         loop.statistics.update()
-        gradients.finish(keep=undoable)
+        gradients.finish(keep=keep)
     except BaseException:
         gradients.restore()
         raise
-    if undoable:
+    if keep:
         _UNDO.append(gradients.restore)
-    if site.facts is not None:
-        kept = [site.whole_bytes + site.facts.kept_bytes(count) for count in (max(sizes), samples)]
-        run.estimate(*kept)
     if observed is not None:
-        run.noise.add(observed)
-        _UNDO.append(run.noise.forget)
-    run.notes |= dict.fromkeys(_limits(site, gradients, sizes, carried, grad_dtype, noise=noise))
-    run.step_done(sum(sizes), len(sizes), loop.loss)
+        loop.run_of_cell.noise.add(observed)
+        _UNDO.append(loop.run_of_cell.noise.forget)
     return values
 
 

@@ -22,7 +22,7 @@ from accum_magic.engine.values import detached
 from accum_magic.engine.weights import parameters_of
 
 _REPLAYED = ("replayed",)  # in place of a graph's signature
-_FRAMES_TO_THE_CELL = 6  # learn, _replay, replay, run, step: then the user's own line
+_FRAMES_TO_THE_CELL = 7  # learn, _replay, replay, run, _gradients_made, step: then the user's own line
 
 
 @dataclass(frozen=True, slots=True)
