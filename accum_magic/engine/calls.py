@@ -179,14 +179,13 @@ def study_calls(forward: Callable[[int], object], k: int, sources: Mapping[str, 
     """
     opened: set[nn.Module] = set()
     whole: dict[str, str] = {}
-    for is_last in (*(False,) * _MOST_LEVELS, True):
+    for _ in range(_MOST_LEVELS):
         found, rehearsal = _look(forward, k, sources, opened)
         whole |= found.whole
-        if is_last or not found.to_open:
-            generators = tuple(rehearsal.generators)
-            return StudiedCalls(found.facts, frozenset(opened), rehearsal.drew, generators, whole)
+        if not found.to_open:
+            break
         opened |= found.to_open
-    raise AssertionError
+    return StudiedCalls(found.facts, frozenset(opened), rehearsal.drew, tuple(rehearsal.generators), whole)
 
 
 def _look(
