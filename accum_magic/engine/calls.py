@@ -88,6 +88,7 @@ class OutermostCalls(ABC):
         self._opened = frozenset(opened)
         self._thread = threading.get_ident()
         self._stack = ExitStack()
+        self._replacement: Callable[..., Any] | None = None
         self.original: Callable[..., Any] = nn.Module.__call__
 
     @abstractmethod
@@ -108,15 +109,16 @@ class OutermostCalls(ABC):
             try:
                 return outermost.handle(module, args, kwargs)
             finally:
-                nn.Module.__call__ = call  # type: ignore[method-assign]
+                nn.Module.__call__ = outermost._replacement  # type: ignore[assignment, method-assign]
 
-        nn.Module.__call__ = call  # type: ignore[method-assign]
+        self._replacement = nn.Module.__call__ = call  # type: ignore[method-assign]
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         nn.Module.__call__ = self.original  # type: ignore[method-assign]
+        self._replacement = None  # or what was seen of the calls, graphs too, would wait for the garbage collector
         self._stack.close()
 
 

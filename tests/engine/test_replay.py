@@ -1,5 +1,6 @@
 """Replay beside the plain full batch: losses that compare samples, in float64, equal and ragged chunks."""
 
+import gc
 import random
 import re
 
@@ -316,6 +317,23 @@ def test_a_hugging_face_clip_with_its_loss_inside(n):
     testing.run_accumulated(CLIP, accumulated, n)
     assert_same(plain, accumulated)
     assert accum_magic.last_run().verdict == "exact"
+
+
+def test_no_graph_waits_for_the_garbage_collector():
+    names = clip(SAMPLES)
+    model, batch = names["model"], names["batch"]
+
+    def forward(n):
+        return model(**{k: v[:n] for k, v in batch.items()}, return_loss=True)
+
+    forward(2)
+    gc.disable()
+    try:
+        with LiveBytes() as live:
+            study_calls(forward, 2, {"model": model})
+    finally:
+        gc.enable()
+    assert live.now_bytes < live.peak_bytes / 3, "each look at the step has let go of its graphs"
 
 
 def test_clip_in_eight_chunks_needs_a_quarter_of_the_activation_memory():
