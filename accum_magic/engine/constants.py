@@ -19,7 +19,7 @@ STATISTIC = "a value computed over the whole batch without a graph scales single
 SCALES_SUM = "values without a graph that may come from the batch scale a sum or mean over it"
 
 # Where operations keep an operand that has no graph.
-_OPERANDS = ("self", "other", "mat1", "mat2", "vec", "input", "target", "weight", "pos_weight", "result")
+OPERANDS = ("self", "other", "mat1", "mat2", "vec", "input", "target", "weight", "pos_weight", "result")
 _LARGEST_COMPARED = 4096
 
 
@@ -115,7 +115,7 @@ def differing_operands(pair: Pair, context: Context) -> str:
     """Why an operation on values without a graph is no operation per sample; empty if nothing shows it."""
     if not context.is_quiet:
         return ""
-    for name in _OPERANDS:
+    for name in OPERANDS:
         small, large = pair.saved(name)
         if isinstance(small, torch.Tensor) and isinstance(large, torch.Tensor):
             fault = differing_rows(small, large, context)

@@ -30,6 +30,13 @@ def first_samples(value: Any, count: int, samples: int, dim: int | None) -> Any:
     return _repeated(value, count, dim)
 
 
+def copies_of_one(value: Any, count: int, samples: int, dim: int | None) -> Any:
+    """Return a value's first sample, `count` times."""
+    if dim is None:
+        return value[:1, :1].expand(count, count, *value.shape[2:])
+    return _repeated(first_samples(value, 1, samples, dim), count, dim)
+
+
 def _repeated(value: Any, count: int, dim: int) -> Any:
     if isinstance(value, torch.Tensor):
         index = torch.arange(count, device=value.device) % value.shape[dim]

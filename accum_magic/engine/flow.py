@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from accum_magic.engine.terms import Context, Terms
 
 CUSTOM = "{} is a custom autograd function: unproven"
+PLACED = "{} takes values by their place in the batch, the same in each micro-batch"
 DEPENDS = "the graph depends on the number of samples"
 DEPENDS_OR_DRAWS = "the graph depends on the number of samples or on random numbers"
 TWO_DIMS = "{} compares samples with each other: two of its dimensions grow with the batch"
@@ -64,6 +65,8 @@ def _kind(pair: Pair, kids: Sequence[Kid]) -> Flow:
 def _flow(pair: Pair, kind: Flow, kids: Sequence[Kid], context: Context) -> Flow:
     if pair.differs:
         raise _Unproven(DEPENDS if context.is_quiet else DEPENDS_OR_DRAWS)
+    if pair.small in context.placed:
+        raise _Unproven(PLACED.format(table.words_for(pair.op)))
     if pair.is_leaf:
         return kind
     if pair.is_opaque:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +17,7 @@ from accum_magic.engine.flow import measure
 from accum_magic.engine.graph import Lockstep, Pair
 from accum_magic.engine.hooks import hook_reasons
 from accum_magic.engine.leaves import leaf_facts, leaves_of, pair_top, root_facts
+from accum_magic.engine.places import taken_by_place
 from accum_magic.engine.reads import NumberReads
 from accum_magic.engine.saved import SavedTensors
 from accum_magic.engine.state import Findings, findings, is_same
@@ -44,7 +45,12 @@ class _Run:
     reads: NumberReads
 
 
-def probe(forward: Callable[[int], Outcome], k: int, sources: Mapping[str, object] | None = None) -> StepFacts:
+def probe(
+    forward: Callable[[int], Outcome],
+    k: int,
+    sources: Mapping[str, object] | None = None,
+    copied: Callable[[], Outcome] | None = None,
+) -> StepFacts:
     """Run a step forward on k and on k + 1 samples and read off how its micro-batches recombine.
 
     Where the forward has changed some state, it runs on k samples once more, to tell what changes each time.
@@ -54,6 +60,7 @@ def probe(forward: Callable[[int], Outcome], k: int, sources: Mapping[str, objec
             on, and the values that the step leaves. Called twice, for ``k`` and ``k + 1``, or once more.
         k: samples of the smaller run; 2 or more, since a size of 1 broadcasts.
         sources: what the forward reads, by name: its function, models, helpers. Where state may be kept.
+        copied: runs the step on ``k`` copies of one sample, which tells what is taken by the place in the batch.
 
     Returns:
         Frozen facts; they hold no tensor, and both graphs are gone.
@@ -84,10 +91,12 @@ def probe(forward: Callable[[int], Outcome], k: int, sources: Mapping[str, objec
         large = _run(forward, k + 1)
         rehearsal.rewind()
         is_quiet = not rehearsal.drew and not rehearsal.batch_norms()
+        copies = _roots_of(copied) if copied is not None and is_quiet else ()
+        rehearsal.rewind()
         context = Context(k, is_quiet, (small.reads, large.reads))
         # the user's own mode (a FLOP counter) would be handed numbers that are kept in tensors as plain ones
         with _disable_current_modes():
-            return _facts(small, large, context, rehearsal, left)
+            return _facts(small, large, copies, context, rehearsal, left)
 
 
 def eager() -> AbstractContextManager[object]:
@@ -121,10 +130,26 @@ def _left_behind(forward: Callable[[int], Outcome], small: _Run, rehearsal: Rehe
     return findings(first, rehearsal.state.changes(), losses_agree=agree)
 
 
-def _facts(small: _Run, large: _Run, context: Context, rehearsal: Rehearsal, left: Findings) -> StepFacts:
+def _roots_of(copied: Callable[[], Outcome]) -> tuple[torch.Tensor, ...]:
+    try:
+        return tuple(copied()[0])
+    except Exception:  # noqa: BLE001 - a step may need samples that differ; then nothing is told
+        return ()
+
+
+def _facts(  # noqa: PLR0913, PLR0917 - all that the runs have told
+    small: _Run,
+    large: _Run,
+    copies: Sequence[torch.Tensor],
+    context: Context,
+    rehearsal: Rehearsal,
+    left: Findings,
+) -> StepFacts:
     steps = Lockstep()
     tops = [pair_top(steps, mine, theirs) for mine, theirs in zip(small.roots, large.roots, strict=True)]
     below_roots = len(steps.order)
+    if len(copies) == len(small.roots):
+        context = replace(context, placed=taken_by_place(steps.order, small.roots, copies, context.k))
     leaf_tops = [
         [pair_top(steps, mine, theirs) for mine, theirs in zip(mine_all, theirs_all, strict=False)]
         for mine_all, theirs_all in zip(small.leaves, large.leaves, strict=True)

@@ -11,7 +11,7 @@ import torch
 from accum_magic.engine.calls import StudiedCalls
 from accum_magic.engine.facts import StepFacts, Unknown
 from accum_magic.engine.failure import Attempt
-from accum_magic.engine.first_samples import first_samples, pairwise_names
+from accum_magic.engine.first_samples import copies_of_one, first_samples, pairwise_names
 from accum_magic.engine.probe import probe
 from accum_magic.engine.remember import Remembering
 from accum_magic.engine.replayable import calls_to_replay, is_to_replay, replay_notes
@@ -210,11 +210,15 @@ class Site:
             last.update(roots=roots, pieces=pieces)
             return roots, values
 
+        def copied() -> Outcome:
+            __tracebackhide__ = True
+            return micro_step(*self._copies(batch, PROBE_SAMPLES, samples).values())
+
         self.pairwise, self.calls = (), None
-        facts, failure = _attempted(forward, sources)
+        facts, failure = _attempted(forward, sources, copied)
         if failure is not None and self.replay != "never":
             self.pairwise = pairwise_names(batch, self.divided or (), samples)
-            facts, _ = _attempted(forward, sources) if self.pairwise else (None, None)
+            facts, _ = _attempted(forward, sources, copied) if self.pairwise else (None, None)
         if facts is not None:
             self.find_targets(facts, last["roots"], last["pieces"], batch)
             last.clear()
@@ -254,6 +258,14 @@ class Site:
                     f"micro-batches: {bad.reason}. {way_out}"
                 )
                 raise BatchError(message)
+
+    def _copies(self, batch: Mapping[str, Any], count: int, samples: int) -> dict[str, Any]:
+        return {
+            name: copies_of_one(value, count, samples, None if name in self.pairwise else self.dim(name))
+            if name in (self.divided or ())
+            else value
+            for name, value in batch.items()
+        }
 
     def first(self, batch: Mapping[str, Any], count: int, samples: int) -> dict[str, Any]:
         """Return the batch's first samples; of what compares each sample with each, those along both dimensions."""
@@ -304,10 +316,10 @@ class Site:
 
 
 def _attempted(
-    forward: Callable[[int], Outcome], sources: Mapping[str, object]
+    forward: Callable[[int], Outcome], sources: Mapping[str, object], copied: Callable[[], Outcome]
 ) -> tuple[StepFacts | None, Exception | None]:
     __tracebackhide__ = True
     try:
-        return probe(forward, PROBE_SAMPLES, sources), None
+        return probe(forward, PROBE_SAMPLES, sources, copied), None
     except Exception as error:  # noqa: BLE001 - whoever asks raises it, or explains it
         return None, error

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from torch.autograd.graph import Node
+
     from accum_magic.engine.graph import Output, Pair
     from accum_magic.engine.reads import NumberReads
 
@@ -82,6 +84,8 @@ class Context:
     is_quiet: bool
     """No random numbers, no batch statistics: equal samples must give equal values in both runs."""
     reads: tuple[NumberReads, NumberReads]
+    placed: frozenset[Node] = frozenset()
+    """Nodes of the smaller run with an operand that is taken by the place in the batch."""
 
     @property
     def growth(self) -> float:
