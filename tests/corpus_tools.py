@@ -198,6 +198,11 @@ Differences = Iterator[str]
 Rule = Callable[[str, Any, Any], Differences]
 
 
+def is_replayed(left):
+    """Whether a step of the cell saw its whole batch, with its modules in chunks."""
+    return any("replayed" in note for note in left.summary.notes)
+
+
 def differences(case: Case, plain: Left, accumulated: Left) -> list[str]:
     """Return where two runs of a case differ, each with its name and both values."""
     compare = Comparison(case.rtol)

@@ -48,6 +48,8 @@ def test_accumulated_leaves_what_the_plain_cell_leaves(case, n):
     assert not found, "\n".join(found)
     if n > 1 or case.verdict == "exact":
         assert accumulated.summary.verdict == case.verdict
+    if n > 1:
+        assert corpus_tools.is_replayed(accumulated) == (case.idiom == "loss-replay")
 
 
 @pytest.mark.parametrize("case", by_name(CELLS))

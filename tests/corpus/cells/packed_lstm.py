@@ -1,4 +1,4 @@
-# packed sequences, unsorted: the LSTM sorts them and sorts back, so each sample's prediction is its own.  idiom: packed-sequence
+# packed sequences, unsorted: the LSTM sorts them and sorts back, so each sample's prediction is its own.  idiom: loss-replay
 # %% setup
 import torch
 import torch.nn as nn

@@ -1,4 +1,4 @@
-# predictions standardised over the batch inside the step, and read after it: the loss sees the whole batch.  idiom: predictions
+# predictions standardised over the batch inside the step, and read after it: the loss sees the whole batch.  idiom: loss-replay
 # %% setup
 import torch
 import torch.nn as nn
