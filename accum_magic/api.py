@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from accum_magic.cell import refuse
 from accum_magic.cell.namespace import nothing_known
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def rewrite(  # noqa: PLR0913 - the options of the magic, by keyword
     cell_text: str,
-    n: int | None = None,
+    n: int | Literal["auto"] | None = None,
     *,
     size: int | None = None,
     batch: str | None = None,
@@ -32,13 +32,14 @@ def rewrite(  # noqa: PLR0913 - the options of the magic, by keyword
     replay: str = "auto",
     grad_dtype: str | None = None,
     noise: bool = False,
+    memory: str | None = None,
     namespace: Mapping[str, Any] | None = None,
 ) -> Rewrite:
     '''Rewrite a training cell into micro-batches, without running it.
 
     Args:
         cell_text: The cell, as Python.
-        n: Number of micro-batches per update, at least 1.
+        n: Number of micro-batches per update, at least 1, or "auto": as many as the memory needs.
         size: In place of `n`: samples per micro-batch at most.
         batch: Names (or expressions) that hold the batch, comma separated, where inference is ambiguous.
         dim: Batch dimensions that are not 0, such as `x=1,h=1`.
@@ -46,6 +47,7 @@ def rewrite(  # noqa: PLR0913 - the options of the magic, by keyword
         replay: "auto", "always" or "never": the exact two-pass mode for losses that are no mean over samples.
         grad_dtype: "float32" accumulates low-precision gradients in float32.
         noise: Also estimate the gradient noise scale.
+        memory: The budget, such as "6GiB" or "80%" of what this process may have.
         namespace: The names the cell will find; more cells can be read rightly with it.
 
     Returns:
@@ -67,7 +69,9 @@ def rewrite(  # noqa: PLR0913 - the options of the magic, by keyword
                 loss = (model(x) - y).square().mean()
 
     '''
-    options = options_from(n, size, batch, dim, window=window, replay=replay, grad_dtype=grad_dtype, noise=noise)
+    options = options_from(
+        n, size, batch, dim, window=window, replay=replay, grad_dtype=grad_dtype, noise=noise, memory=memory
+    )
     return rewrite_with(cell_text, options, namespace)
 
 
@@ -108,11 +112,12 @@ def rewrite_with(
 
 def _widened(parsed: ParsedCell, visited: Sequence[Followed], options: Options, *, some_train: bool) -> list[Followed]:
     """Under `--window`, widen the loaders; return functions that are rewritten for that alone."""
-    if not options.step.window or options.step.n is None:
+    n = options.step.n
+    if not options.step.window or not isinstance(n, int):
         return []
     from accum_magic.windows import Windows
 
-    return Windows(parsed, visited, options.step.n, options.plan).widen(some_train=some_train)
+    return Windows(parsed, visited, n, options.plan).widen(some_train=some_train)
 
 
 def _followed(

@@ -43,7 +43,7 @@ class AccumulateMagics(Magics):
     """`%%accumulate N`: run a training cell in micro-batches."""
 
     @magic_arguments()
-    @argument("n", nargs="?", metavar="N", help="micro-batches per update, at least 1")
+    @argument("n", nargs="?", metavar="N", help="micro-batches per update, at least 1, or auto: as memory needs")
     @argument("--size", metavar="M", help="in place of N: micro-batches of at most M samples")
     @argument("--window", action="store_true", help="accumulate over N batches of the loader instead of splitting one")
     @argument("--batch", metavar="x,y", help="names or expressions that hold the batch, where inference is ambiguous")
@@ -54,6 +54,7 @@ class AccumulateMagics(Magics):
         default="auto",
         help="the exact two-pass mode for losses that are no mean over samples: where it is needed, always or never",
     )
+    @argument("--memory", metavar="6GiB", help="the memory budget: 6GiB, 500MB, or 80%% of what there is")
     @argument("--grad-dtype", metavar="float32", help="accumulate low-precision gradients in float32")
     @argument("--noise", action="store_true", help="also estimate the gradient noise scale")
     @argument("--show", action="store_true", help="print exactly the code that would run; run nothing")
@@ -103,6 +104,7 @@ class AccumulateMagics(Magics):
             replay=arguments.replay,
             grad_dtype=arguments.grad_dtype,
             noise=arguments.noise,
+            memory=_unquoted(arguments.memory),
         )
         __tracebackhide__ = True
         magics = self._lines_above(line, cell)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import ast
 import operator
 from dataclasses import dataclass
+from typing import Literal
 
 from accum_magic.cell.planned import PlanOptions
 from accum_magic.cell.write_step import StepOptions
+from accum_magic.engine.amounts import amount_from
 from accum_magic.errors import OptionError
 
 REPLAY = ("auto", "always", "never")
 GRAD_DTYPES = (None, "float32")
-_HOW = "Write %%accumulate 10, or %%accumulate --size 100 for micro-batches of at most 100 samples."
+_HOW = "Write %%accumulate 10, %%accumulate auto, or %%accumulate --size 100 for micro-batches of at most 100 samples."
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ def options_from(  # noqa: PLR0913 - the options of the magic
     replay: str = "auto",
     grad_dtype: str | None = None,
     noise: bool = False,
+    memory: str | None = None,
 ) -> Options:
     """Check the options of one rewrite.
 
@@ -49,11 +52,15 @@ def options_from(  # noqa: PLR0913 - the options of the magic
     if window and n is None:
         message = f"--window puts N loader batches together, found --size {size}. Write %%accumulate 4 --window."
         raise OptionError(message)
+    if window and _is_auto(n):
+        message = "--window takes N loader batches per update, so N cannot be `auto`. Write %%accumulate 4 --window."
+        raise OptionError(message)
     for option, value, allowed in (("--replay", replay, REPLAY), ("--grad-dtype", grad_dtype, GRAD_DTYPES)):
         if value not in allowed:
             message = f"{option} takes {' or '.join(str(a) for a in allowed if a)}, found `{value}`."
             raise OptionError(message)
-    step = StepOptions(_count("N", n), _count("--size", size), window, replay, grad_dtype, noise)
+    count: int | Literal["auto"] | None = "auto" if _is_auto(n) else _count("N", n)
+    step = StepOptions(count, _count("--size", size), window, replay, grad_dtype, noise, _memory(memory))
     names, dims = _names(batch), _dims(dim)
     alone = next((name for name, _ in dims if "." in name and name not in names), None)
     if alone is not None:
@@ -64,13 +71,28 @@ def options_from(  # noqa: PLR0913 - the options of the magic
     return Options(step, PlanOptions(names, dims))
 
 
+def _is_auto(n: object) -> bool:
+    return isinstance(n, str) and n == "auto"
+
+
+def _memory(text: object) -> str | None:
+    if text is None:
+        return None
+    amount = amount_from(text) if isinstance(text, str) else None
+    if amount is None:
+        message = f"--memory takes an amount with its unit, such as 6GiB, 500MB or 80%, found `{text}`."
+        raise OptionError(message)
+    return amount.text
+
+
 def _count(what: str, value: str | int | None) -> int | None:
     if value is None:
         return None
     try:
         number = int(value) if isinstance(value, str) else operator.index(value)
     except (ValueError, TypeError):
-        message = f"{what} must be a whole number, found `{value}`. {_HOW}"
+        kind = "a whole number or `auto`" if what == "N" else "a whole number"
+        message = f"{what} must be {kind}, found `{value}`. {_HOW}"
         raise OptionError(message) from None
     if number < 1:
         message = f"{what} must be at least 1, found {number}. {_HOW}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import linecache
 from types import CodeType
-from typing import Any
+from typing import Any, Literal
 
 from accum_magic.api import rewrite_with
 from accum_magic.bind import bound
@@ -24,7 +24,9 @@ def run_plain(cell: str, namespace: dict[str, Any]) -> Any:
     return run_tree(ast.parse(cell), namespace, _with_source("<plain cell>", cell))
 
 
-def run_accumulated(cell: str, namespace: dict[str, Any], n: int | None = None, options: str = "") -> Any:
+def run_accumulated(
+    cell: str, namespace: dict[str, Any], n: int | Literal["auto"] | None = None, options: str = ""
+) -> Any:
     """Run a cell as `%%accumulate n options` would; return the value of its last expression.
 
     Raises:
@@ -43,7 +45,9 @@ def run_accumulated(cell: str, namespace: dict[str, Any], n: int | None = None, 
             namespace.pop(name, None)
 
 
-def run_checked(cell: str, namespace: dict[str, Any], n: int | None = None, options: str = "") -> CheckResult:
+def run_checked(
+    cell: str, namespace: dict[str, Any], n: int | Literal["auto"] | None = None, options: str = ""
+) -> CheckResult:
     """Run one step of a cell both ways, as `%%accumulate n options --check` does; nothing is trained.
 
     Raises:
@@ -62,7 +66,7 @@ def _with_source(filename: str, cell: str) -> str:
     return filename
 
 
-def _parsed(n: int | None, options: str) -> Options:
+def _parsed(n: int | Literal["auto"] | None, options: str) -> Options:
     flags = {"--window", "--noise"}
     words = [w for w in options.split() if w not in flags]
     given = dict(zip(words[::2], words[1::2], strict=True))
@@ -76,6 +80,7 @@ def _parsed(n: int | None, options: str) -> Options:
         replay=given.get("--replay", "auto"),
         grad_dtype=given.get("--grad-dtype"),
         noise="--noise" in options,
+        memory=given.get("--memory"),
     )
 
 

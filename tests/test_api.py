@@ -19,6 +19,7 @@ from torch import nn
 
 import accum_magic
 from accum_magic import errors, testing
+from accum_magic.engine.amounts import amount_from
 
 CELL = """\
 for x, y in loader:
@@ -59,6 +60,61 @@ def test_a_rewrite_is_its_source():
     assert "n=4" in made.source
     assert "size=100" in accum_magic.rewrite(CELL, size=100).source
     assert set(made.generated) == {"accum_magic", "micro_step"}
+
+
+def test_auto_and_the_memory_stand_in_the_code():
+    assert "n='auto'" in accum_magic.rewrite(CELL, "auto").source
+    assert "memory" not in accum_magic.rewrite(CELL, "auto").source
+    made = accum_magic.rewrite(CELL, "auto", memory=" 1.5 GB ")
+    assert "n='auto', memory='1.5 GB'" in made.source
+    assert "n=4, memory='80%'" in accum_magic.rewrite(CELL, 4, memory="80%").source
+
+
+@pytest.mark.parametrize("rewritten_without_names", [False, True])
+def test_auto_trains_as_the_plain_cell_does(rewritten_without_names):
+    plain, ours = notebook(), notebook()
+    testing.run_plain(CELL, plain)
+    if rewritten_without_names:
+        exec(accum_magic.rewrite(CELL, "auto", memory="99%").source, ours)
+    else:
+        testing.run_accumulated(CELL, ours, "auto", "--memory 99%")
+    assert torch.allclose(plain["model"].weight, ours["model"].weight, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("maker", "advice"),
+    [
+        ("composer.trainer", "Composer accumulates by itself: Trainer(device_train_microbatch_size='auto')."),
+        (
+            "lightning.pytorch",
+            "Lightning accumulates by itself: Trainer(accumulate_grad_batches=4), with batch_size=3 in the loader.",
+        ),
+    ],
+)
+def test_a_frameworks_own_argument_under_auto(maker, advice):
+    trainer = type("Trainer", (), {"__module__": maker, "fit": print})()
+    loader = torch.utils.data.DataLoader(torch.randn(20, 4), batch_size=10)
+    with pytest.raises(accum_magic.AccumulateError) as caught:
+        accum_magic.rewrite("trainer.fit(loader)", "auto", namespace={"trainer": trainer, "loader": loader})
+    assert str(caught.value) == f"line 1: `trainer.fit` trains through a framework. {advice}"
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("6GiB", 6 * 2**30), ("500MB", 500 * 10**6), ("1.5 GB", 1_500_000_000), ("0.1kib", 102), ("7B", 7),
+        ("1 tb", 10**12), ("80%", 800), ("12.5 %", 125), ("100%", 1000),
+    ],
+)  # fmt: skip
+def test_amounts_of_memory(text, count):
+    assert amount_from(text).bytes_of(1000) == count
+
+
+@pytest.mark.parametrize(
+    "text", ["", "6", "6G", "GiB", "6 Gib b", "1e3MB", "1,5GB", "-1GB", "0.1B", "0MB", "0%", "101%", "٣GB"]
+)
+def test_what_is_no_amount_of_memory(text):
+    assert amount_from(text) is None
 
 
 def test_the_users_lines_keep_their_numbers():

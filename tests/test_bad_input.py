@@ -13,7 +13,8 @@ from torch import nn
 import accum_magic
 from accum_magic import testing
 
-HOW = "Write %%accumulate 10, or %%accumulate --size 100 for micro-batches of at most 100 samples."
+HOW = "Write %%accumulate 10, %%accumulate auto, or %%accumulate --size 100 for micro-batches of at most 100 samples."
+MEMORY = "--memory takes an amount with its unit, such as 6GiB, 500MB or 80%"
 TRAIN = """\
 ran.append(1)
 for x, y in loader:
@@ -67,8 +68,8 @@ def message_of(shell, raw, namespace=None):
     [
         ("0", f"N must be at least 1, found 0. {HOW}"),
         ("-3", f"N must be at least 1, found -3. {HOW}"),
-        ("ten", f"N must be a whole number, found `ten`. {HOW}"),
-        ("2.5", f"N must be a whole number, found `2.5`. {HOW}"),
+        ("ten", f"N must be a whole number or `auto`, found `ten`. {HOW}"),
+        ("2.5", f"N must be a whole number or `auto`, found `2.5`. {HOW}"),
         ("", f"how many micro-batches? {HOW}"),
         ("--size 0", f"--size must be at least 1, found 0. {HOW}"),
         ("--size=-3", f"--size must be at least 1, found -3. {HOW}"),
@@ -96,6 +97,21 @@ def message_of(shell, raw, namespace=None):
         ),
         ("4 --grad-dtype float16", "--grad-dtype takes float32, found `float16`."),
         ("4 --grad-dtype", "argument --grad-dtype: expected one argument. `%%accumulate?` shows all options."),
+        ("auto --memory 6", f"{MEMORY}, found `6`."),
+        ("4 --memory 6G", f"{MEMORY}, found `6G`."),
+        ("4 --memory lots", f"{MEMORY}, found `lots`."),
+        ("auto --memory 120%", f"{MEMORY}, found `120%`."),
+        ("auto --memory 0%", f"{MEMORY}, found `0%`."),
+        ("4 --memory 0GiB", f"{MEMORY}, found `0GiB`."),
+        ("auto --memory ''", f"{MEMORY}, found ``."),
+        ("4 --memory", "argument --memory: expected one argument. `%%accumulate?` shows all options."),
+        ("atuo", f"N must be a whole number or `auto`, found `atuo`. {HOW}"),
+        ("--size auto", f"--size must be a whole number, found `auto`. {HOW}"),
+        ("auto --size 3", f"N = auto and --size 3 both say how to split; give one of them. {HOW}"),
+        (
+            "auto --window",
+            "--window takes N loader batches per update, so N cannot be `auto`. Write %%accumulate 4 --window.",
+        ),
         ("4 --noise yes", "unrecognized arguments: yes. `%%accumulate?` shows all options."),
         ("4 --dim h=1", "--batch or --dim names `h`, which this cell does not use. Check the spelling."),
     ],
@@ -113,11 +129,13 @@ def test_a_bad_line_is_refused_before_anything_is_shown(shell, option):
     ("given", "message"),
     [
         ({"n": 0}, f"N must be at least 1, found 0. {HOW}"),
-        ({"n": "ten"}, f"N must be a whole number, found `ten`. {HOW}"),
-        ({"n": 2.5}, f"N must be a whole number, found `2.5`. {HOW}"),
-        ({"n": [4]}, f"N must be a whole number, found `[4]`. {HOW}"),
+        ({"n": "ten"}, f"N must be a whole number or `auto`, found `ten`. {HOW}"),
+        ({"n": 2.5}, f"N must be a whole number or `auto`, found `2.5`. {HOW}"),
+        ({"n": [4]}, f"N must be a whole number or `auto`, found `[4]`. {HOW}"),
         ({}, f"how many micro-batches? {HOW}"),
         ({"size": 0}, f"--size must be at least 1, found 0. {HOW}"),
+        ({"n": "Auto"}, f"N must be a whole number or `auto`, found `Auto`. {HOW}"),
+        ({"n": "auto", "memory": 2**30}, f"{MEMORY}, found `1073741824`."),
         ({"n": 4, "grad_dtype": "bfloat16"}, "--grad-dtype takes float32, found `bfloat16`."),
     ],
 )

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
+from typing import Literal
 
 from accum_magic.cell.effects import path_of, root
 from accum_magic.cell.namespace import Lookup
 from accum_magic.cell.recognise import calls, last_name
 
 
-def framework_call(tree: ast.Module, lookup: Lookup, n: int | None) -> str | None:
+def framework_call(tree: ast.Module, lookup: Lookup, n: int | Literal["auto"] | None) -> str | None:
     """Return what to say of a cell that calls a framework's training loop, None where it calls none.
 
-    `n` is the number of micro-batches that was asked for: the framework's own argument is named with its value.
+    `n` is the number of micro-batches that was asked for: the framework's own argument is named with its value, or
+    with 4 where none was; Composer has an `auto` of its own.
     """
+    count = n if isinstance(n, int) else 4
     for call in calls(tree):
         name, owner = last_name(call.func), path_of(call.func) or ast.unparse(call.func)
         framework = _framework(name, owner, tree, lookup)
         if framework is not None:
-            advice = _ADVICE[framework](n or 4, _batch_size(call, owner, tree, lookup))
+            size = _batch_size(call, owner, tree, lookup)
+            advice = _composer(4, None) if (framework, n) == ("composer", "auto") else _ADVICE[framework](count, size)
             return f"line {call.lineno}: `{owner}` trains through a framework. {advice}"
     return None
 

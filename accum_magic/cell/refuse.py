@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from accum_magic.cell.batch import callees
 from accum_magic.cell.effects import bound_names, overlaps, path_of, root
@@ -39,7 +40,9 @@ class GraphCrossesError(Refusal):
         self.name, self.builder, self.reader, self.call = name, builder, reader, call
 
 
-def whole_cell(parsed: ParsedCell, lookup: Lookup, n: int | None = None, unreadable: str | None = None) -> None:
+def whole_cell(
+    parsed: ParsedCell, lookup: Lookup, n: int | Literal["auto"] | None = None, unreadable: str | None = None
+) -> None:
     """Refuse what can be told without a plan; `unreadable` tells of a function that trains and cannot be rewritten."""
     _autograd_grad(parsed)
     _step_in_hook(parsed)
@@ -50,7 +53,9 @@ def whole_cell(parsed: ParsedCell, lookup: Lookup, n: int | None = None, unreada
     _hook_of_earlier_cell(parsed, lookup)
 
 
-def _no_backward(parsed: ParsedCell, lookup: Lookup, n: int | None, unreadable: str | None) -> Refusal:
+def _no_backward(
+    parsed: ParsedCell, lookup: Lookup, n: int | Literal["auto"] | None, unreadable: str | None
+) -> Refusal:
     found = framework_call(parsed.tree, lookup, n) or unreadable
     if found is not None:
         return Refusal(found)

@@ -6,6 +6,7 @@ import ast
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from accum_magic.cell.branches import answered
 from accum_magic.cell.effects import overlap
@@ -32,12 +33,13 @@ from accum_magic.cell.units import Fork, Unit, project
 class StepOptions:
     """How the engine runs a step: `n` micro-batches, or as many as needed for `size` samples at most."""
 
-    n: int | None = None
+    n: int | Literal["auto"] | None = None
     size: int | None = None
     window: bool = False  # the batch is `n` loader batches together, and is split at their borders
     replay: str = "auto"
     grad_dtype: str | None = None
     noise: bool = False
+    memory: str | None = None  # "6GiB" or "80%": the budget, and what "auto" plans for
 
 
 class StepWriter:
@@ -282,7 +284,7 @@ class StepWriter:
         given: dict[str, ast.expr] = {}
         how, default = self.options, StepOptions()
         given["n" if how.n is not None else "size"] = ast.Constant(how.n or how.size)
-        for key in ("window", "replay", "grad_dtype", "noise"):
+        for key in ("window", "replay", "grad_dtype", "noise", "memory"):
             if getattr(how, key) != getattr(default, key):
                 given[key] = ast.Constant(getattr(how, key))
         loose = [self.renamed.get(n, n) for n in step.batch.loose if self.renamed.get(n, n) in inputs]

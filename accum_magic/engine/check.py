@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -35,6 +35,7 @@ from accum_magic.engine.weights import parameters_of
 from accum_magic.engine.whole import Backward
 from accum_magic.engine.window import borders
 
+_MICRO_BATCHES = 4  # under `auto`: a check asks whether micro-batches add up, not how many fit
 _MOST_STEPS = 6  # that run while others are still to come: a generator's comes behind five of its critic
 
 Gradients = dict[torch.Tensor, torch.Tensor | None]
@@ -57,7 +58,7 @@ class Check:
         site: Site,
         micro_step: Callable[..., Outcome],
         batch: Mapping[str, Any],
-        n: int | None,
+        n: int | Literal["auto"] | None,
         options: Mapping[str, Any],
     ) -> None:
         """Compare a step that is new; if others are still to come, the cell goes on with it as it would.
@@ -70,7 +71,8 @@ class Check:
         __tracebackhide__ = True
         code = micro_step.__code__
         if code not in self.found and self.steps < _MOST_STEPS:
-            self.found[code] = _Comparison(site, micro_step, batch, n, options).made()
+            count = _MICRO_BATCHES if n == "auto" else n
+            self.found[code] = _Comparison(site, micro_step, batch, count, options).made()
         self.steps += 1
         if len(self.found) >= self.planned or self.steps >= _MOST_STEPS:
             raise Enough

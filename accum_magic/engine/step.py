@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import CodeType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -26,7 +26,7 @@ def step(  # noqa: PLR0913 - each is what the rewritten cell has to say
     micro_step: Callable[..., Outcome],
     batch: Mapping[str, Any],
     *,
-    n: int | None = None,
+    n: int | Literal["auto"] | None = None,
     size: int | None = None,
     window: bool = False,
     dims: Mapping[str, int | None] | None = None,
@@ -41,13 +41,14 @@ def step(  # noqa: PLR0913 - each is what the rewritten cell has to say
     replay: str = "auto",
     grad_dtype: str | None = None,
     noise: bool = False,
+    memory: str | None = None,
 ) -> tuple[Any, ...]:
     """Run forward and backward of one training step in micro-batches; the rewritten cell calls this.
 
     Args:
         micro_step: Forward pass of one micro-batch; returns the losses to back-propagate, and values.
         batch: Arguments of `micro_step` by name; tensors are split along dimension 0, or `dims[name]`.
-        n: Number of micro-batches, at most one per sample.
+        n: Number of micro-batches, at most one per sample; "auto": as many as the memory needs.
         size: Samples per micro-batch at most, in place of `n`.
         window: The batch is a window of loader batches; they are its micro-batches.
         dims: Batch dimension of a name where it is not 0; None where it is the one with as many values as samples.
@@ -62,6 +63,7 @@ def step(  # noqa: PLR0913 - each is what the rewritten cell has to say
         replay: "auto", "always" or "never": run module calls in chunks under checkpointing, and the loss whole.
         grad_dtype: "float32" accumulates low-precision gradients in it.
         noise: Also estimate the gradient noise scale.
+        memory: The budget, such as "6GiB" or "80%" of what this process may have.
 
     Returns:
         The values of the full batch, those of `read` first, without a graph.
@@ -81,9 +83,11 @@ def step(  # noqa: PLR0913 - each is what the rewritten cell has to say
         options = {
             "size": size, "window": window, "dims": dims, "loose": loose, "fixed": fixed, "read": read,
             "unread": unread, "backward": backward, "backward_options": backward_options, "undoable": undoable,
-            "replay": replay, "grad_dtype": grad_dtype, "noise": noise,
+            "replay": replay, "grad_dtype": grad_dtype, "noise": noise, "memory": memory,
         }  # fmt: skip
         run.check.step(site, micro_step, batch, n, options)
+    if n == "auto":
+        n = 4  # until engine/planner.py chooses
     if not run.steps:
         run.use_device(next((v.device for v in batch.values() if isinstance(v, torch.Tensor)), torch.device("cpu")))
     whole = not torch.is_grad_enabled()  # then `backward` raises, as it does in the plain cell

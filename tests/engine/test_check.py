@@ -56,6 +56,12 @@ def differences(step):
 # ---------------------------------------------------------------- what it finds
 
 
+def test_under_auto_it_takes_4_micro_batches():
+    result = check(n="auto", options="--memory 99%")
+    assert "in 4 micro-batches" in str(result)
+    assert [step.micro_batches for step in result.steps] == [4]
+
+
 def test_an_exact_cell_is_the_same():
     [step] = check().steps
     assert step.is_same

@@ -390,9 +390,10 @@ def test_last_run_is_kept_after_a_cell_that_failed(trained):
 
 def test_help_shows_the_options(kernel):
     text = plain_text(kernel.run("%%accumulate?").ok().pager)
-    for option in ("--size M", "--batch x,y", "--dim x=1,h=1", "--show", "--explain", "--panel"):
+    for option in ("--size M", "--batch x,y", "--dim x=1,h=1", "--memory 6GiB", "--show", "--explain", "--panel"):
         assert option in text
-    assert "micro-batches per update, at least 1" in text
+    assert "micro-batches per update, at least 1, or auto" in text
+    assert "500MB, or 80% of what there is" in " ".join(text.split())
     assert "Run a training cell in N micro-batches per update" in text
 
 
