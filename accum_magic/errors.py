@@ -23,3 +23,24 @@ class BatchError(AccumulateError):
 
 class ReleasedError(AccumulateError):
     """A value of the micro-batches was not kept, and is asked for later."""
+
+
+class BudgetExceededError(AccumulateError, RuntimeError):
+    """More memory is in use than the budget allows, before the machine itself runs out of it.
+
+    A RuntimeError like PyTorch's own out-of-memory errors, so that code which catches those catches it too.
+
+    >>> str(BudgetExceededError(3 * 2**30, 2 * 2**30)).partition(".")[0]
+    'the memory budget is exceeded: 3,072 MiB are in use, the budget is 2,048 MiB'
+    """
+
+    def __init__(self, in_use_bytes: float, budget_bytes: float) -> None:
+        super().__init__(in_use_bytes, budget_bytes)  # both are its `args`: so it can be pickled
+        self.in_use_bytes, self.budget_bytes = in_use_bytes, budget_bytes
+
+    def __str__(self) -> str:
+        in_use, budget = (f"{count / 2**20:,.0f} MiB" for count in (self.in_use_bytes, self.budget_bytes))
+        return (
+            f"the memory budget is exceeded: {in_use} are in use, the budget is {budget}. Take smaller micro-batches "
+            "(a larger N), or allow more with --memory."
+        )
