@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from torch.utils.hooks import RemovableHandle
 
+_PAUSED = threading.local()  # of no step alone: one made for each step cost more than all else here
 _COPIES = 8  # made in one operation, in place of two per call
 Buffers = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
 
@@ -65,7 +66,6 @@ class RunningStatistics:
         self._seen: set[nn.Module] = set()
         self._finder: RemovableHandle | None = None
         self._thread = threading.get_ident()
-        self._paused = threading.local()
 
     def __enter__(self) -> Self:
         return self
@@ -107,16 +107,16 @@ class RunningStatistics:
     def paused(self) -> Iterator[None]:
         """Leave the calls of this thread out of account: a recomputation in the backward pass, or a rehearsal."""
         before = self.is_paused
-        self._paused.value = True
+        _PAUSED.value = True
         try:
             yield
         finally:
-            self._paused.value = before
+            _PAUSED.value = before
 
     @property
     def is_paused(self) -> bool:
         """Whether this thread's calls are left out of account."""
-        return getattr(self._paused, "value", False)
+        return getattr(_PAUSED, "value", False)
 
     def forget(self) -> None:
         """Leave all calls so far out of account: they are made again."""
@@ -125,6 +125,8 @@ class RunningStatistics:
 
     def update(self) -> None:
         """Move the true buffers, in place; all in one call, so that an interrupt leaves none behind."""
+        if not self._layers:
+            return
         moves = [move for layer in self._layers.values() if (move := layer.move()) is not None]
         for ordinal in range(max((len(move.rounds) for move in moves), default=0)):
             for group in _alike(moves, ordinal):

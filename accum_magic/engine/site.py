@@ -12,6 +12,7 @@ from accum_magic.engine.calls import StudiedCalls
 from accum_magic.engine.facts import StepFacts, Unknown
 from accum_magic.engine.failure import Attempt
 from accum_magic.engine.first_samples import copies_of_one, first_samples, pairwise_names
+from accum_magic.engine.prepared import Prepared
 from accum_magic.engine.probe import probe
 from accum_magic.engine.remember import Remembering
 from accum_magic.engine.replayable import calls_to_replay, is_to_replay, replay_notes
@@ -22,8 +23,7 @@ from accum_magic.engine.split import (
     rows_of_attributes,
     split,
 )
-from accum_magic.engine.targets import Targets, find_targets
-from accum_magic.engine.weights import Walk
+from accum_magic.engine.targets import Targets
 from accum_magic.errors import BatchError
 
 PROBE_SAMPLES = 2  # a size of 1 broadcasts, so k = 2 and k + 1 = 3 are the cheapest two that tell
@@ -48,6 +48,7 @@ class Site:
     whole_bytes: int = 0  # under replay: what is kept of the whole batch beside a chunk's activations
     signature: tuple[object, ...] = ()  # the graph the facts were read from
     pairwise: tuple[str, ...] = ()  # divided names that the probe cuts along both of their dimensions
+    prepared: Prepared | None = None  # from the facts, for all steps
     targets: dict[tuple[int, int], Targets] = field(default_factory=dict)  # of a root and its part
     counted: tuple[tuple[int, int], ...] = ()  # roots and parts whose totals have to be known beforehand, and are not
     remembering: Remembering = field(default_factory=Remembering)
@@ -290,29 +291,20 @@ class Site:
             and stands alone: all gradients are rescaled by it at the end.
 
         """
-        self.targets.clear()
-        measured = {
-            (which, i): fact.parts or len(roots) > 1
-            for which, fact in enumerate(facts.roots)
-            for i, part in enumerate(fact.summands)
-            if part.reduction == "measured"
-        }
-        if not measured:
-            self.counted = ()
+        if self.prepared is None or self.prepared.facts is not facts:
+            self.prepared = Prepared.of(facts)
+        prepared, before = self.prepared, self.counted
+        if not prepared.is_measured:
+            self.targets, self.counted = {}, ()
             return True
-        inside = {n: p for n, p in pieces.items() if n in (self.divided or ())}
-        dims = {n: self.dim(n) for n in inside}
-        for which, root in enumerate(roots):
-            keys = [key for key in measured if key[0] == which]
-            paths = [facts.roots[which].summands[i].total_path for _, i in keys]
-            for key, node in zip(keys, Walk(paths).nodes(root), strict=True):
-                found = find_targets(node, inside, batch, dims)
-                if found is not None:
-                    self.targets[key] = found
-        missing = {key for key, is_needed in measured.items() if is_needed and key not in self.targets}
-        before = {key for key in self.counted if key in measured}  # what once was not in the batch is counted for good
-        self.counted = tuple(sorted(missing | before))
-        return missing <= before
+        inside = {name: pieces[name] for name in self.divided or () if name in pieces}
+        self.targets = prepared.targets(roots, inside, batch, {name: self.dim(name) for name in inside})
+        if not (prepared.needed or before):
+            return True
+        missing = {key for key in prepared.needed if key not in self.targets}
+        known = {key for key in before if key in prepared}  # what once was not in the batch is counted for good
+        self.counted = tuple(sorted(missing | known))
+        return missing <= known
 
 
 def _attempted(

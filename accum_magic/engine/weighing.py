@@ -51,7 +51,10 @@ class Weighing:
 
     def _of_root(self, which: int, fact: Scalar) -> Weights | None:
         """Return the weights that a loss's backward starts from; None where they are read from the graphs."""
-        parts = [self._of_part((which, i), part) for i, part in enumerate(fact.summands)]
+        summands: Sequence[Part | Scalar] = fact.parts or (fact,)
+        parts = [self._of_part((which, i), part) for i, part in enumerate(summands)]
+        if len(parts) == 1 and parts[0] is not None:
+            return parts[0]
         if parts == [None] and len(self.facts.roots) == 1:
             self.reads_totals = True
             return None
@@ -64,7 +67,7 @@ class Weighing:
         self._scalings[which] = _Scaling(fact.parts, known, self.shares)
         return self.shares
 
-    def _of_part(self, key: tuple[int, int], part: Part) -> Weights | None:
+    def _of_part(self, key: tuple[int, int], part: Part | Scalar) -> Weights | None:
         if part.reduction == "sum":
             return [1.0] * len(self.sizes)
         if part.reduction != "measured":
@@ -74,8 +77,8 @@ class Weighing:
         if totals is None:
             return None
         whole = sum(totals)
-        if not whole:
-            return self.shares  # 0 / 0 is the plain cell's NaN
+        if not whole or (totals is self.sizes and not part.power):
+            return self.shares  # all targets count; or none does, and 0 / 0 is the plain cell's NaN
         return [t / whole * share**part.power for t, share in zip(totals, self.shares, strict=True)]
 
     def of_value(self, value: object, roots: Sequence[torch.Tensor]) -> Weights | None:
