@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 LOSSES_KEPT = 10_000
 EVENTS_KEPT = 1_000
-_FRAMES_TO_THE_CELL = 8  # learn, _check_facts, _look_at, _run_many, run, _gradients_made, step: then the user's line
+_FRAMES_TO_THE_CELL = 9  # learn, _check_facts, _look_at, _run_one, _run_many, run, _gradients_made, step: then the cell
 Verdict = Literal["exact", "approximate"]
 
 

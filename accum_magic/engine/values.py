@@ -106,13 +106,18 @@ class Collector:
     @property
     def doubt(self) -> str:
         """Why the value is only approximate; empty if it is not."""
-        is_doubtful = any(loss is not None and loss.is_doubtful for loss in self.losses)
-        return f"`{self.name}` is put together as a mean over samples: a summand of it cannot be seen" * is_doubtful
+        if not any(loss is not None and loss.is_doubtful for loss in self.losses):
+            return ""
+        return f"`{self.name}` is put together as a mean over samples: a summand of it cannot be seen"
 
     def take(self, value: Any, remembered: Remembered | Named | None) -> None:
         """Take the value of one micro-batch, without its graph."""
         if isinstance(value, torch.Tensor):
-            self._take_leaf(0, value, remembered)
+            loss = self.losses[0]
+            if loss is None:
+                self._take_leaf(0, value, remembered)
+            else:  # most often, and a call less
+                loss.take(value, remembered)
             return
         leaves, self.spec = flatten(value)
         if len(leaves) != len(self.facts):

@@ -132,7 +132,9 @@ class WholeStep:
 
 def index_of_loss(names: Sequence[str], roots: Sequence[torch.Tensor], values: Sequence[Any]) -> int | None:
     """Return which value of a step is its loss: the last root, or behind a scaler the number that is named so."""
-    same = [i for i, value in enumerate(values) if value is roots[-1]]
+    same = next((i for i in reversed(range(len(values))) if values[i] is roots[-1]), None)
+    if same is not None:
+        return same
     numbers = [i for i, v in enumerate(values) if isinstance(v, torch.Tensor) and v.numel() == 1 and v.requires_grad]
     named = [i for i in numbers if "loss" in names[i].lower()]
-    return next(reversed(same or named or numbers), None)
+    return next(reversed(named or numbers), None)
