@@ -123,6 +123,11 @@ class RunningStatistics:
         for layer in self._layers.values():
             layer.calls.clear()
 
+    def forget_from(self, micro_batch: int) -> None:
+        """Leave the calls on one micro-batch and those behind it out of account."""
+        for layer in self._layers.values():
+            layer.calls = {index: calls for index, calls in layer.calls.items() if index < micro_batch}
+
     def update(self) -> None:
         """Move the true buffers, in place; all in one call, so that an interrupt leaves none behind."""
         if not self._layers:

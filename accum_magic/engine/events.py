@@ -29,6 +29,15 @@ class StepDone:
 
 
 @dataclass(frozen=True, slots=True)
+class MicroBatchRescued:
+    """A micro-batch has run out of memory, and runs again in smaller pieces."""
+
+    line: int
+    samples: int
+    pieces: int
+
+
+@dataclass(frozen=True, slots=True)
 class NoiseEstimated:
     """The gradient noise scale of the run and its standard error, in samples."""
 
@@ -41,4 +50,4 @@ class RunEnded:
     """The cell has ended, or failed."""
 
 
-Event = RunStarted | StepMeasured | StepDone | NoiseEstimated | RunEnded
+Event = RunStarted | StepMeasured | StepDone | MicroBatchRescued | NoiseEstimated | RunEnded

@@ -93,6 +93,8 @@ class StepFacts:
     """Samples that a micro-batch must have at least: one sample has no batch statistics, and `squeeze()` drops it."""
     saved_bytes: tuple[float, float]
     """(a, b): a forward on k samples keeps about a + b * k bytes for its backward."""
+    draws: bool = False
+    """The forward pass draws random numbers."""
     batch_norms: bool = False
     """BatchNorm layers lie within the modules that were called, in whatever mode, and no compiled graph hides them."""
 

@@ -11,6 +11,8 @@ from accum_magic.engine.noise import Observed, StepNoise
 
 _NARROWER = 4  # bytes of a float32
 HOOKED = "leaves out parameters with a post-accumulate-grad hook, which reads the running sum"
+Versions = list[tuple[torch.Tensor | None, int]]
+"""Of all parameters in their order, the gradient and how often it has been written into."""
 _Kind = tuple[torch.dtype | None, torch.device, bool]  # the last: whether the noise is taken of it
 
 
@@ -30,15 +32,17 @@ class _Sums:
     def fold(self, made: Sequence[torch.Tensor | None]) -> None:
         """Add the gradients of one micro-batch; `.grad` is None again."""
         pairs = [(t, g) for t, g in zip(self.totals, made, strict=True) if t is not None and g is not None]
-        if pairs:
-            torch._foreach_add_(*zip(*pairs, strict=True))
-        is_new = len(pairs) < len(made)
-        for parameter in self.parameters:
-            parameter.grad = None
-        if is_new:
+        new: dict[int, torch.Tensor] = {}
+        if len(pairs) < len(made):  # what takes memory comes first: if it fails, nothing has been added
             for index, (total, gradient) in enumerate(zip(self.totals, made, strict=True)):
                 if total is None and gradient is not None:
-                    self.totals[index] = gradient if self.wide is None else gradient.to(self.wide)
+                    new[index] = gradient if self.wide is None else gradient.to(self.wide)
+        if pairs:
+            torch._foreach_add_(*zip(*pairs, strict=True))
+        for parameter in self.parameters:
+            parameter.grad = None
+        for index, total in new.items():
+            self.totals[index] = total
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for parameter, total in zip(self.parameters, self.totals, strict=True):
@@ -69,6 +73,8 @@ class SetAside:
         self._grad_dtype = grad_dtype
         self._noise = noise
         self._sums: dict[_Kind, _Sums] = {}
+        self._folded: set[torch.Tensor] = set()
+        self._finished: set[torch.Tensor] = set()
         self._factor: torch.Tensor | float = 1.0
         self._looks = grad_dtype is not None or noise is not None
         self.hooked = False  # whether a parameter was left out of the folding, since a hook reads its running sum
@@ -98,6 +104,7 @@ class SetAside:
         if kind not in self._sums:
             self._sums[kind] = _Sums(self._grad_dtype if self._is_widened(parameter) else None)
         self._sums[kind].add(parameter)
+        self._folded.add(parameter)
         self.folds = True
 
     def _is_widened(self, parameter: torch.Tensor) -> bool:
@@ -123,6 +130,40 @@ class SetAside:
         for sums, group in zip(self._sums.values(), made, strict=True):
             sums.fold(group)
 
+    def versions(self) -> Versions:
+        """Return how all gradients are now, for `reached`."""
+        return [(None, 0) if (g := p.grad) is None else (g, g._version) for p in self._before]
+
+    def reached(self, versions: Versions) -> frozenset[torch.Tensor]:
+        """Return the parameters whose own gradient has grown since; not those whose are folded when all is done."""
+        pairs = zip(list(self._before), versions, strict=False)
+        return frozenset(
+            p for p, (gradient, version) in pairs
+            if p not in self._folded and p.grad is not None and (p.grad is not gradient or p.grad._version != version)
+        )  # fmt: skip
+
+    def unfolded(self) -> frozenset[torch.Tensor]:
+        """Return the parameters whose gradients are added up in place."""
+        return frozenset(self._before.keys() - self._folded)
+
+    def knows(self, leaf: torch.Tensor) -> bool:
+        """Whether a leaf's gradient from before the step has been set aside."""
+        return leaf in self._before
+
+    def drop_partial(self, count: int, sizes: Sequence[int]) -> None:
+        """Drop what a failed micro-batch has left where whole ones are folded; `count` are complete."""
+        for parameter in self._folded:
+            parameter.grad = None
+        if self._noise is not None:
+            self._noise.resize(count, sizes)
+
+    def begin_again(self) -> None:
+        """Drop all that the step has made."""
+        for parameter in self._before:
+            parameter.grad = None
+        for sums in self._sums.values():
+            sums.totals = [None] * len(sums.totals)
+
     def observed(self) -> Observed | None:
         """Return what the micro-batches tell of the noise in their gradients; what comes later is none of theirs."""
         noise, self._noise = self._noise, None
@@ -146,16 +187,20 @@ class SetAside:
             torch._foreach_mul_(gradients, factor)
 
     def finish(self, *, keep: bool) -> None:
-        """Add what was set aside to the step's gradients; with `keep`, leave it as it is for `restore`."""
+        """Add what was set aside to the step's gradients; with `keep`, leave it as it is for `restore`.
+
+        If it fails it can be called again, and goes on where it was.
+        """
         made = {parameter: total for sums in self._sums.values() for parameter, total in sums}
-        self._sums.clear()
-        for parameter, before in self._before.items():
-            total = made.pop(parameter, None) if made else None
-            if total is not None:
+        for parameter in [p for p in self._before if p not in self._finished]:
+            before, own = self._before[parameter], parameter.grad
+            total = made.get(parameter, own)
+            if total is not None and (before is not None or total is not own):
                 parameter.grad = _joined(before, total, parameter, keep=keep)
             elif before is not None:
-                own = parameter.grad
-                parameter.grad = before if own is None else _joined(before, own, parameter, keep=keep)
+                parameter.grad = before
+            self._finished.add(parameter)
+        self._sums.clear()
 
     def restore(self) -> None:
         """Put the gradients back as they were before the step."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
 
 from accum_magic.engine.counting import Totals, count_totals
+from accum_magic.engine.guard import BudgetGuard
+from accum_magic.engine.measured import Measured
+from accum_magic.engine.oom import forget, is_out_of_memory
+from accum_magic.engine.rescue import Progress, Reached, gave_up, once_more, reached_by, smaller
 from accum_magic.engine.values import Collector
 from accum_magic.engine.weighing import Nothing, Weighing
 from accum_magic.engine.weights import look_at, parameters_of
@@ -21,21 +26,26 @@ class _ReplayedError(Exception):
 
 @dataclass(slots=True)
 class MicroBatches(WholeStep):
-    """The micro-batches of one step."""
+    """The micro-batches of one step. One that runs out of memory is redone in smaller pieces."""
 
-    counted: Totals = field(default_factory=dict)  # per loss and part, the totals of the micro-batches
-    loss_at: int | None = None  # which of the step's values the loss is
+    guard_bytes: int | None = None  # the budget, where a micro-batch may burst it and no allocator would tell
+    measured: Measured | None = None  # what `auto` learns from
     read: tuple[str, ...] = ()  # names of the values
     unread: tuple[str, ...] = ()
-    columns: Sequence[Sequence[Any]] = ()  # the micro-batches of each name of the batch
-    weighing: Weighing | None = None  # from the graph of the first micro-batch on
+    columns: Sequence[Sequence[Any]] = ()  # by name, what each micro-batch is handed
+    counted: Totals | None = None  # per loss and part, the totals of the micro-batches
+    weighing: Weighing | None = None
     collectors: Sequence[Collector] = ()
-    is_mixed: bool = False  # whether a value is a loss of parts that are weighed apart
+    roots_read: Sequence[int | None] = ()  # which loss each of the collected values is itself
+    is_mixed: bool = False  # a loss is logged whose parts are weighed apart
+    loss_at: int | None = None  # which of the step's values the loss is
+    progress: Progress | None = None  # of the micro-batch that runs
+    reached: list[Reached] = field(default_factory=list)  # by micro-batch
 
     def run(self, read: tuple[str, ...], unread: tuple[str, ...]) -> tuple[Any, ...]:
         """Run them all and return the values of the whole batch."""
         __tracebackhide__ = True
-        if len(self.sizes) == 1:
+        if self.site.facts is None:
             return self.plain((*read, *unread))
         with self.statistics:
             if self.site.calls is None:
@@ -48,23 +58,57 @@ class MicroBatches(WholeStep):
 
     def _run_many(self, read: tuple[str, ...], unread: tuple[str, ...]) -> tuple[Any, ...]:
         __tracebackhide__ = True
-        self.columns = self.site.pieces(self.batch, self.sizes)
-        self.read, self.unread = read, unread
-        self.weighing, self.is_mixed = None, self.site.remembering.is_needed
-        self.run_of_cell.micro_batches = len(self.sizes)
-        self._count(zip(*self.columns, strict=True))
+        self.read, self.unread, self.weighing = read, unread, None
+        once_more(lambda: self._cut(self.sizes))
+        self.reached = [{}] * len(self.sizes)
+        self.is_mixed = self.site.remembering.is_needed
         if self.facts.batch_norms:
             self.statistics.find_layers()
-        for index, pieces in enumerate(zip(*self.columns, strict=True)):
-            self._run_one(index, pieces)
+        recall = self.site.recall(self.micro_step, self.batch)
+        index = 0
+        while index < len(self.sizes):
+            if recall is not None and (index == 0 or not self.site.is_reentrant):
+                recall.take()
+            error = self._failure(index)
+            if error is None:
+                index += 1
+                continue
+            if recall is not None:
+                recall.restore()
+            index = self._redo(index, error)
+            del error
+            self.run_of_cell.meter.release()
         return self._results()
 
-    def _run_one(self, index: int, pieces: Sequence[Any]) -> None:
-        """Run one micro-batch: forward, take over its values, backward."""
+    def _failure(self, index: int) -> Exception | None:
+        """Run a micro-batch, and return the out-of-memory error that has ended it."""
+        __tracebackhide__ = True
+        guard = None if self.guard_bytes is None else BudgetGuard(self.run_of_cell.meter, self.guard_bytes)
+        try:
+            if guard is None:
+                self._run_one(index)
+            else:
+                with guard:
+                    self._run_one(index, guard.check)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            forget(error)
+            return error
+        return None
+
+    def _run_one(self, index: int, check: Callable[[], None] | None = None) -> None:
+        """Run one micro-batch forward and backward; `check` is asked between the two whether it may go on."""
         __tracebackhide__ = True
         self.run_of_cell.micro_batch = index + 1
         self.statistics.micro_batch = index
+        if self.measured is not None:
+            self.measured.begins()
+        if self.counted is None:
+            self._count(zip(*self.columns, strict=True))
+            self._weigh_again(index)
         remembering, remembered = self.site.remembering, None
+        pieces = [column[index] for column in self.columns]
         if self.is_mixed:
             with remembering.block() as remembered:
                 roots, values = self.micro_step(*pieces)
@@ -80,20 +124,82 @@ class MicroBatches(WholeStep):
             collector.take(values[position], seen)
         if remembered is not None:
             remembering.learn(remembered, values)
-        del values, remembered, seen  # what the backward does not need goes before it
+        del values, remembered, seen, pieces  # what the backward does not need goes before it
+        if self.measured is not None:
+            self.measured.is_forward_done()
+        if check is not None:
+            check()
         self._back_propagate(weighing, index, roots)
         del roots
         if self.gradients.folds:
             self.gradients.fold()
+        self.progress = None
+        if self.measured is not None:
+            self.measured.ends(self.sizes[index])
 
     def _back_propagate(self, weighing: Weighing, index: int, roots: Sequence[torch.Tensor]) -> None:
         __tracebackhide__ = True
+        reached = self.reached[index]
         for which, root in enumerate(roots):
+            self.progress = Progress(roots, which, self.gradients.versions())
             gradient = weighing.gradient(which, index, root)
-            if not isinstance(gradient, Nothing):
+            if isinstance(gradient, Nothing):
+                pass
+            elif which not in reached:
                 self.backward(which, root, gradient)
+            elif others := [leaf for leaf in parameters_of([root]) if leaf not in reached[which]]:
+                self.backward(which, root, gradient, others)
             if weighing.handles:
                 weighing.release()
+        self.progress = Progress(roots, len(roots), [])
+
+    def _cut(self, sizes: tuple[int, ...]) -> None:
+        self.sizes = sizes
+        self.columns = self.site.pieces(self.batch, sizes)
+        self.counted = None
+        self.run_of_cell.micro_batches = len(sizes)
+
+    def _redo(self, index: int, error: Exception) -> int:
+        """Take back what a failed micro-batch has left; cut it smaller, and those behind it.
+
+        Returns:
+            The micro-batch to go on with: the first, where nothing tells which gradients are complete.
+
+        Raises:
+            Exception: The error; there is nothing smaller.
+
+        """
+        __tracebackhide__ = True
+        site, size = self.site, self.sizes[index]
+        site.plan.ceiling.failed(size)
+        start = 0 if site.is_reentrant else index
+        cut = smaller(self.sizes[start:], index - start, site.plan.ceiling.under(size), site.min_samples)
+        pieces = len(cut[index - start])
+        reached = {} if site.is_reentrant else reached_by(self.progress, self.reached[index], self.gradients)
+        self.progress = None
+        if self.weighing is not None:
+            self.weighing.release()
+        if pieces == 1 or reached is None:
+            raise gave_up(error, site.where, size)
+        if site.is_reentrant:
+            self.gradients.begin_again()
+        of_each = [reached, *self.reached[start + 1 :]]
+        self.reached[start:] = [left for left, parts in zip(of_each, cut, strict=True) for _ in parts]
+        self._cut((*self.sizes[:start], *chain.from_iterable(cut)))
+        self.gradients.drop_partial(start, self.sizes)
+        self.statistics.forget_from(start)
+        self.run_of_cell.rescued(site, size, pieces)
+        return start
+
+    def _weigh_again(self, index: int) -> None:
+        """Weigh micro-batches that were cut anew; the first `index` of them have run."""
+        earlier = self.weighing
+        if earlier is None:
+            return
+        self.weighing = Weighing(self.site, self.facts, self.batch, self.sizes, self.counted or {})
+        self.weighing.go_on(earlier, index)
+        for collector, root in zip(self.collectors, self.roots_read, strict=True):
+            collector.resize(index, self.sizes, self.weighing.of_root(root))
 
     def _count(self, micro_batches: Iterable[Sequence[Any]], first: Sequence[torch.Tensor] | None = None) -> None:
         """Count the totals that have to be known before the first backward; of the `first` there is a graph."""
@@ -110,11 +216,11 @@ class MicroBatches(WholeStep):
         self.gradients.take(self._check_facts(roots))
         names, facts = (*self.read, *self.unread), self.facts
         self.loss_at = index_of_loss(names, roots, values)
-        weighing = self.weighing = Weighing(self.site, facts, self.batch, self.sizes, self.counted)
-        named = zip(names, facts.values, values, strict=True)
+        weighing = self.weighing = Weighing(self.site, facts, self.batch, self.sizes, self.counted or {})
+        self.roots_read = [next((i for i, root in enumerate(roots) if root is value), None) for value in values]
         self.collectors = [
-            Collector(name, leaves, self.sizes, weighing.of_value(value, roots), is_read=i < len(self.read))
-            for i, (name, leaves, value) in enumerate(named)
+            Collector(name, leaves, self.sizes, weighing.of_root(root), is_read=i < len(self.read))
+            for i, (name, leaves, root) in enumerate(zip(names, facts.values, self.roots_read, strict=True))
         ]
         self.is_mixed = any(collector.is_mixed for collector in self.collectors)
         return weighing
@@ -148,11 +254,11 @@ class MicroBatches(WholeStep):
 
     def _results(self) -> tuple[Any, ...]:
         weighing, collectors = self.weighing, self.collectors
-        assert weighing is not None  # noqa: S101 - there are two micro-batches at least
-        factor = weighing.rescaling()
+        assert weighing is not None  # noqa: S101 - there is a micro-batch at least
+        results = once_more(lambda: tuple(c.result() for c in collectors))
+        factor = once_more(weighing.rescaling)
         if factor is not None:
-            self.gradients.rescale(factor)
-        results = tuple(c.result() for c in collectors)
+            once_more(lambda: self.gradients.rescale(factor))
         for doubt in (weighing.doubt, *(c.doubt for c in collectors)):
             if doubt:
                 self.run_of_cell.reasons[doubt] = None

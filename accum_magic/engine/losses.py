@@ -62,6 +62,14 @@ class Recombined:
             raise LookupError
         self._rows += _parts_of(value, self._ones, tree, len(self.fact.parts), remembered)
 
+    def resize(self, count: int, sizes: Sequence[int], weights: Sequence[float] | None) -> None:
+        """Keep what the first `count` micro-batches have given; from there on they have other sizes."""
+        self._sizes = sizes
+        self._known = _known_weights(self.fact, sizes) if weights is None else weights
+        del self._pieces[count:]
+        if self._walk is not None:
+            del self._totals[count * len(self._measured) :], self._rows[count * len(self.fact.parts) :]
+
     def result(self) -> torch.Tensor:
         """Return the loss of the whole batch."""
         pieces = torch.stack(self._pieces)

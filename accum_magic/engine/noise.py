@@ -89,7 +89,7 @@ class StepNoise:
     """
 
     def __init__(self, sizes: Sequence[int], batch: Mapping[str, Any]) -> None:
-        self._sizes = sizes
+        self.sizes = sizes
         self._inputs = {id(leaf) for leaf in pytree.tree_leaves(dict(batch)) if isinstance(leaf, torch.Tensor)}
         self._norms: list[torch.Tensor] = []
         self._scale: torch.Tensor | float | None = None
@@ -101,11 +101,13 @@ class StepNoise:
     def watched(self, backward: Callable[..., None]) -> Callable[..., None]:
         """Return `backward`, which also tells by what constant the loss is scaled."""
 
-        def call(which: int, root: torch.Tensor, gradient: torch.Tensor | None) -> None:
+        def call(
+            which: int, root: torch.Tensor, gradient: torch.Tensor | None, inputs: Sequence[torch.Tensor] | None = None
+        ) -> None:
             __tracebackhide__ = True
             if self._scale is None:
                 self._watch_scale(root, gradient)
-            backward(which, root, gradient)
+            backward(which, root, gradient, inputs)
 
         return call
 
@@ -126,6 +128,11 @@ class StepNoise:
         """Take the norm of one complete micro-batch, its gradients by dtype and device."""
         self._norms.append(norm_of(gradients))
 
+    def resize(self, count: int, sizes: Sequence[int]) -> None:
+        """Keep what the first `count` micro-batches have given; from there on they have other sizes."""
+        self.sizes = sizes
+        del self._norms[count:]
+
     def observed(self, whole: Sequence[Sequence[torch.Tensor]], factor: torch.Tensor | float) -> Observed | None:
         """Return what a complete step tells; None where no gradient was seen.
 
@@ -134,11 +141,11 @@ class StepNoise:
             factor: What they were multiplied with at the end, and the micro-batches' own were not.
 
         """
-        if not any(whole) or len(self._norms) != len(self._sizes):
+        if not any(whole) or len(self._norms) != len(self.sizes):
             return None
         total = norm_of(whole)
         norms = torch.stack([*(norm.to(total) for norm in self._norms), total])
-        return Observed(norms, self._sizes, factor, 1.0 if self._scale is None else self._scale)
+        return Observed(norms, self.sizes, factor, 1.0 if self._scale is None else self._scale)
 
 
 def told(added: Sequence[float], whole: float, sizes: Sequence[int]) -> Told:

@@ -16,15 +16,15 @@ _MOVES = frozenset(
 class PerBatch:
     """One value per loader batch: device moves and dtype casts reach each of them, nothing else reads them whole."""
 
-    def __init__(self, parts: Sequence[Any], sizes: tuple[int, ...]) -> None:
-        self.parts, self.sizes = tuple(parts), sizes
+    def __init__(self, parts: Sequence[Any], sizes: tuple[int, ...], dim: int = 0) -> None:
+        self.parts, self.sizes, self.dim = tuple(parts), sizes, dim
 
     def __getattr__(self, name: str) -> Callable[..., PerBatch]:
         if name.startswith("__"):
             raise AttributeError(name)
         if name not in _MOVES:
             self._complain()
-        return lambda *a, **k: PerBatch([getattr(part, name)(*a, **k) for part in self.parts], self.sizes)
+        return lambda *a, **k: PerBatch([getattr(part, name)(*a, **k) for part in self.parts], self.sizes, self.dim)
 
     def _complain(self, *_args: object, **_kwargs: object) -> NoReturn:
         shapes = " and ".join(dict.fromkeys(str(tuple(getattr(p, "shape", ()))) or repr(p) for p in self.parts))
@@ -47,14 +47,31 @@ class PerBatch:
         found._complain()
 
     def split(self, sizes: tuple[int, ...]) -> Sequence[Any]:
-        """Return the part of each micro-batch; the borders are those of the loader batches.
+        """Return the part of each micro-batch; loader batches may be cut, but none is put together with another.
 
         Raises:
-            BatchError: The micro-batches are other than the loader batches.
+            BatchError: A micro-batch reaches over the border of loader batches.
 
         """
-        first, total = sizes[0], sum(self.sizes)
-        is_start = len(sizes) <= 2 and first <= self.sizes[0] and sum(sizes) == total  # noqa: PLR2004 - the probe's
-        if sizes != self.sizes and not is_start:
-            self._complain()
-        return self.parts if sizes == self.sizes else [self.parts[0][:first], *[self] * (len(sizes) - 1)]
+        if sizes == self.sizes:
+            return self.parts
+        if len(sizes) <= 2 and sizes[0] <= self.sizes[0] and sum(sizes) == sum(self.sizes):  # noqa: PLR2004 - the probe's
+            return [self._cut(0, sizes[0], 0), *[self] * (len(sizes) - 1)]
+        pieces, left = [], list(sizes)
+        for place, samples in enumerate(self.sizes):
+            start = 0
+            while start < samples and left:
+                pieces.append(self._cut(place, left[0], start))
+                start += left.pop(0)
+            if start != samples:
+                self._complain()
+        return pieces
+
+    def _cut(self, place: int, count: int, start: int) -> Any:
+        """Return some samples of a loader batch's value; one that is not per sample is that of all of them."""
+        part, samples = self.parts[place], self.sizes[place]
+        if isinstance(part, list | tuple) and len(part) == samples:
+            return part[start : start + count]
+        if getattr(part, "ndim", 0) <= self.dim:
+            return part
+        return part[(slice(None),) * self.dim + (slice(start, start + count),)]

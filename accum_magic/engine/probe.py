@@ -50,6 +50,7 @@ def probe(
     k: int,
     sources: Mapping[str, object] | None = None,
     copied: Callable[[], Outcome] | None = None,
+    rehearsal: Rehearsal | None = None,
 ) -> StepFacts:
     """Run a step forward on k and on k + 1 samples and read off how its micro-batches recombine.
 
@@ -61,6 +62,7 @@ def probe(
         k: samples of the smaller run; 2 or more, since a size of 1 broadcasts.
         sources: what the forward reads, by name: its function, models, helpers. Where state may be kept.
         copied: runs the step on ``k`` copies of one sample, which tells what is taken by the place in the batch.
+        rehearsal: of the ``sources``, for a caller that asks it afterwards what was called.
 
     Returns:
         Frozen facts; they hold no tensor, and both graphs are gone.
@@ -84,7 +86,7 @@ def probe(
     """
     with ExitStack() as stack:
         stack.enter_context(eager())
-        rehearsal = stack.enter_context(Rehearsal(sources or {}))
+        rehearsal = stack.enter_context(rehearsal or Rehearsal(sources or {}))
         small = _run(forward, k)
         left = _left_behind(forward, small, rehearsal, k)
         rehearsal.rewind()
@@ -175,6 +177,7 @@ def _facts(  # noqa: PLR0913, PLR0917 - all that the runs have told
         notes=(*_notes(rehearsal), *left.notes),
         min_samples=_min_samples(steps.order, rehearsal),
         saved_bytes=(small.saved_bytes - slope * context.k, slope),
+        draws=rehearsal.drew,
         batch_norms=rehearsal.holds_batch_norms(),
     )
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from accum_magic.engine.events import Event, NoiseEstimated, RunEnded, RunStarted, StepDone, StepMeasured
+from accum_magic.engine.events import Event, MicroBatchRescued, NoiseEstimated, RunEnded, RunStarted, StepDone, StepMeasured
 from accum_magic.engine.memory import Meter, meter_for
 from accum_magic.engine.noise import Noise, NoiseScale
 from accum_magic.engine.site import Site
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 LOSSES_KEPT = 10_000
 EVENTS_KEPT = 1_000
-_FRAMES_TO_THE_CELL = 9  # learn, _check_facts, _look_at, _run_one, _run_many, run, _gradients_made, step: then the cell
+_FRAMES_TO_THE_CELL = 10  # learn, _check_facts, _look_at, _run_one, _failure, _run_many, run, _gradients_made, step
 Verdict = Literal["exact", "approximate"]
 
 
@@ -124,6 +124,7 @@ class Run:
         self.ended_s: float | None = None
         self.steps = self.samples = self.micro_batches_done = self.optimizer_steps = 0
         self.micro_batch = self.micro_batches = 0
+        self.rescues = 0
         self.activation_bytes: float | None = None
         self.plain_activation_bytes: float | None = None
         self.loss: torch.Tensor | None = None
@@ -171,6 +172,11 @@ class Run:
         """Measure the memory of the device that the batch is on."""
         if device.type != "cpu":
             self.meter = meter_for(device)
+
+    def rescued(self, site: Site, samples: int, pieces: int) -> None:
+        """Count a micro-batch that has run out of memory, and runs again in pieces."""
+        self.rescues += 1
+        self.emit(MicroBatchRescued(site.line, samples, pieces))
 
     def step_done(self, samples: int, micro_batches: int, loss: torch.Tensor | None) -> None:
         """Count a step whose gradients are complete."""

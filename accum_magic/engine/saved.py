@@ -12,6 +12,11 @@ from torch.autograd.graph import saved_tensors_hooks
 if TYPE_CHECKING:
     from types import TracebackType
 
+_CHANGED = (
+    "one of the variables needed for gradient computation has been modified by an inplace operation: the tensor of "
+    "shape {} is at version {}; expected version {} instead"
+)
+
 
 class SavedTensors:
     """Count the bytes of the tensors that autograd saves for the backward pass.
@@ -51,7 +56,7 @@ class SavedTensors:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        self._stack.enter_context(saved_tensors_hooks(self._pack, _unpack))
+        self._stack.enter_context(saved_tensors_hooks(self._pack, self._unpack))
         return self
 
     def __exit__(
@@ -71,6 +76,11 @@ class SavedTensors:
         held = _Held(tensor.detach(), self, storage.data_ptr(), storage.nbytes())
         self._add(held)
         return held
+
+    def _unpack(self, held: _Held) -> torch.Tensor:
+        if held.tensor._version != held.version:  # with hooks PyTorch leaves this to them
+            raise RuntimeError(_CHANGED.format(tuple(held.tensor.shape), held.tensor._version, held.version))
+        return held.tensor
 
     def _add(self, held: _Held) -> None:
         with self._lock:
@@ -92,10 +102,11 @@ class SavedTensors:
 class _Held:
     """What the graph keeps in place of a saved tensor; its end is the end of the saved tensor."""
 
-    __slots__ = ("counter", "key", "nbytes", "tensor")
+    __slots__ = ("counter", "key", "nbytes", "tensor", "version")
 
     def __init__(self, tensor: torch.Tensor, counter: SavedTensors | None, key: int, nbytes: int) -> None:
         self.tensor = tensor
+        self.version = tensor._version
         self.counter = counter
         self.key = key
         self.nbytes = nbytes
@@ -103,10 +114,6 @@ class _Held:
     def __del__(self) -> None:
         if self.counter is not None:
             self.counter._drop(self)
-
-
-def _unpack(held: _Held) -> torch.Tensor:
-    return held.tensor
 
 
 def _is_parameter(tensor: torch.Tensor) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import nn
 
 from accum_magic.engine.calls import StudiedCalls
 from accum_magic.engine.facts import StepFacts, Unknown
@@ -14,6 +16,8 @@ from accum_magic.engine.failure import Attempt
 from accum_magic.engine.first_samples import copies_of_one, first_samples, pairwise_names
 from accum_magic.engine.prepared import Prepared
 from accum_magic.engine.probe import probe
+from accum_magic.engine.measured import Measured
+from accum_magic.engine.planner import Asked, Auto
 from accum_magic.engine.remember import Remembering
 from accum_magic.engine.replayable import calls_to_replay, is_to_replay, replay_notes
 from accum_magic.engine.split import (
@@ -23,7 +27,9 @@ from accum_magic.engine.split import (
     rows_of_attributes,
     split,
 )
+from accum_magic.engine.rescue import Recall
 from accum_magic.engine.targets import Targets
+from accum_magic.engine.undo import Rehearsal
 from accum_magic.errors import BatchError
 
 PROBE_SAMPLES = 2  # a size of 1 broadcasts, so k = 2 and k + 1 = 3 are the cheapest two that tell
@@ -52,6 +58,12 @@ class Site:
     targets: dict[tuple[int, int], Targets] = field(default_factory=dict)  # of a root and its part
     counted: tuple[tuple[int, int], ...] = ()  # roots and parts whose totals have to be known beforehand, and are not
     remembering: Remembering = field(default_factory=Remembering)
+    plan: Asked | Auto = field(default_factory=Asked)
+    plan_facts: StepFacts | None = None  # those that `plan` was made from
+    pending: Measured | None = None  # a step whose times the device has not told yet
+    is_reentrant: bool = False  # its backward runs others inside of it: a micro-batch cannot be redone in part
+    modules: list[weakref.ref[nn.Module]] = field(default_factory=list)  # that the forward calls
+    generators: list[torch.Generator] = field(default_factory=list)  # of the user's own, that it draws from
     reasons: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -216,10 +228,10 @@ class Site:
             return micro_step(*self._copies(batch, PROBE_SAMPLES, samples).values())
 
         self.pairwise, self.calls = (), None
-        facts, failure = _attempted(forward, sources, copied)
+        facts, failure = self._attempted(forward, sources, copied)
         if failure is not None and self.replay != "never":
             self.pairwise = pairwise_names(batch, self.divided or (), samples)
-            facts, _ = _attempted(forward, sources, copied) if self.pairwise else (None, None)
+            facts, _ = self._attempted(forward, sources, copied) if self.pairwise else (None, None)
         if facts is not None:
             self.find_targets(facts, last["roots"], last["pieces"], batch)
             last.clear()
@@ -238,6 +250,46 @@ class Site:
             return
         self._check_values(facts, read)
         self.remembering = Remembering(leaf for leaves in facts.values for leaf in leaves)
+
+    def _attempted(
+        self, forward: Callable[[int], Outcome], sources: Mapping[str, object], copied: Callable[[], Outcome]
+    ) -> tuple[StepFacts | None, Exception | None]:
+        __tracebackhide__ = True
+        rehearsal = Rehearsal(sources)
+        try:
+            facts = probe(forward, PROBE_SAMPLES, sources, copied, rehearsal)
+        except Exception as error:  # noqa: BLE001 - whoever asks raises it, or explains it
+            return None, error
+        self.modules = [weakref.ref(module) for module in rehearsal.modules]
+        self.generators = list(rehearsal.generators)
+        return facts, None
+
+    def recall(self, micro_step: Callable[..., Outcome], batch: Mapping[str, Any]) -> Recall | None:
+        """Return what puts the state back that a forward pass changes; None where it changes none."""
+        if self.facts is None or not (self.facts.draws or self.facts.state_reasons):
+            return None
+        modules = [module for ref in self.modules if (module := ref()) is not None]
+        changes_state = bool(self.facts.state_reasons)
+        return Recall(self.facts.draws, changes_state, self.generators, modules, self.sources(micro_step, batch))
+
+    def hand_over(self) -> None:
+        """Let the plan learn from the last step that was measured, as soon as the device has done it."""
+        if self.pending is not None and self.pending.told():
+            self.pending = None
+
+    def learn(self, sizes: tuple[int, ...], measured: Measured | None) -> None:
+        """Take a step without a failure."""
+        self.plan.ceiling.passed(max(sizes), is_bound=self.plan.is_bound)
+        if measured is not None:
+            if self.calls is not None:
+                measured.was_whole(sizes)
+            self.pending = measured
+            self.hand_over()
+
+    def parameters(self) -> list[torch.Tensor]:
+        """Return the parameters within the modules that the forward calls, those that train."""
+        modules = (module for ref in self.modules if (module := ref()) is not None)
+        return list({p: None for module in modules for p in module.parameters() if p.requires_grad})
 
     def sources(self, micro_step: Callable[..., Outcome], batch: Mapping[str, Any]) -> dict[str, object]:
         """Return where the step may keep state: behind the names it reads, the batch's own rows aside."""
@@ -306,12 +358,3 @@ class Site:
         self.counted = tuple(sorted(missing | known))
         return missing <= known
 
-
-def _attempted(
-    forward: Callable[[int], Outcome], sources: Mapping[str, object], copied: Callable[[], Outcome]
-) -> tuple[StepFacts | None, Exception | None]:
-    __tracebackhide__ = True
-    try:
-        return probe(forward, PROBE_SAMPLES, sources, copied), None
-    except Exception as error:  # noqa: BLE001 - whoever asks raises it, or explains it
-        return None, error

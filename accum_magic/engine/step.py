@@ -11,12 +11,12 @@ import torch
 from accum_magic.engine.gradients import HOOKED, SetAside
 from accum_magic.engine.loop import MicroBatches
 from accum_magic.engine.noise import StepNoise
+from accum_magic.engine.planning import Planning
+from accum_magic.engine.rescue import once_more
 from accum_magic.engine.run import Run, current_run
 from accum_magic.engine.site import Outcome, Site
-from accum_magic.engine.split import micro_batch_sizes
 from accum_magic.engine.weights import parameters_of
 from accum_magic.engine.whole import Backward
-from accum_magic.engine.window import borders
 
 _UNDO: list[Callable[[], None]] = []
 _AROUND = "around"  # in a function of this name `accum_magic.bind` compiles those of other cells
@@ -86,26 +86,26 @@ def step(  # noqa: PLR0913 - each is what the rewritten cell has to say
             "replay": replay, "grad_dtype": grad_dtype, "noise": noise, "memory": memory,
         }  # fmt: skip
         run.check.step(site, micro_step, batch, n, options)
-    if n == "auto":
-        n = 4  # until engine/planner.py chooses
     if not run.steps:
         run.use_device(next((v.device for v in batch.values() if isinstance(v, torch.Tensor)), torch.device("cpu")))
-    whole = not torch.is_grad_enabled()  # then `backward` raises, as it does in the plain cell
-    samples = site.samples(batch)
-    at_borders = borders(samples) if window and not whole else None
-    sizes = at_borders or micro_batch_sizes(samples, 1 if whole else n, size)
-    if n is not None and len(sizes) < n and not (whole or window):
-        run.note(f"the batch has fewer samples than N = {n}: one micro-batch per sample")
-    if len(sizes) > 1:
-        sizes = _measured_sizes(run, site, micro_step, batch, sizes, read)
+        run.use_budget(memory)
+    cut = Planning(run, site, micro_step, batch, read).cut(n, size, window=window)
+    sizes = cut.sizes
     batch, carried = _carry(batch, fixed, loose)
     spread = StepNoise(sizes, batch) if noise and len(sizes) > 1 else None
     gradients = SetAside(getattr(torch, grad_dtype) if grad_dtype else None, spread)
     how = Backward(backward, backward_options)
-    loop = MicroBatches(run, site, micro_step, batch, sizes, gradients, spread.watched(how) if spread else how)
+    loop = MicroBatches(
+        run, site, micro_step, batch, sizes, gradients, spread.watched(how) if spread else how,
+        guard_bytes=cut.guard_bytes, measured=cut.measured,
+    )  # fmt: skip
+    rescues = run.rescues
     values = _gradients_made(loop, carried, read, unread, keep=undoable)
+    sizes = loop.sizes
+    if run.rescues == rescues:
+        site.learn(sizes, cut.measured)
     if site.facts is not None:
-        kept = [site.whole_bytes + site.facts.kept_bytes(count) for count in (max(sizes), samples)]
+        kept = [site.whole_bytes + site.facts.kept_bytes(count) for count in (max(sizes), sum(sizes))]
         run.estimate(*kept)
     run.notes |= dict.fromkeys(_limits(site, gradients, sizes, carried, grad_dtype, noise=noise))
     run.step_done(sum(sizes), len(sizes), loop.loss)
@@ -127,8 +127,8 @@ def _gradients_made(
         values = loop.run(read, unread)
         observed = gradients.observed()
         _back_propagate(carried, gradients)
-        loop.statistics.update()
-        gradients.finish(keep=keep)
+        once_more(loop.statistics.update)
+        once_more(lambda: gradients.finish(keep=keep))
     except BaseException:
         gradients.restore()
         raise
@@ -138,25 +138,6 @@ def _gradients_made(
         loop.run_of_cell.noise.add(observed)
         _UNDO.append(loop.run_of_cell.noise.forget)
     return values
-
-
-def _measured_sizes(  # noqa: PLR0913, PLR0917 - what a measurement needs
-    run: Run,
-    site: Site,
-    micro_step: Callable[..., Outcome],
-    batch: Mapping[str, Any],
-    sizes: tuple[int, ...],
-    read: tuple[str, ...],
-) -> tuple[int, ...]:
-    """Measure the step before its first update; return the sizes of its micro-batches, none too small for it."""
-    __tracebackhide__ = True
-    if site.facts is None:
-        site.measure(micro_step, batch, sizes, read)
-    samples = sum(sizes)
-    if min(sizes) < site.min_samples:
-        sizes = micro_batch_sizes(samples, max(1, samples // site.min_samples), None)
-        run.note(f"micro-batches have {site.min_samples} samples at least: BatchNorm or squeeze() needs them")
-    return sizes
 
 
 def _back_propagate(carried: Sequence[tuple[torch.Tensor, torch.Tensor]], gradients: SetAside) -> None:

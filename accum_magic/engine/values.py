@@ -128,6 +128,14 @@ class Collector:
         for index, leaf in enumerate(leaves):
             self._take_leaf(index, leaf, remembered)
 
+    def resize(self, count: int, sizes: Sequence[int], weights: Sequence[float] | None) -> None:
+        """Keep what the first `count` micro-batches have given; from there on they have other sizes."""
+        for fact, part, loss in zip(self.facts, self.parts, self.losses, strict=True):
+            if loss is not None:
+                loss.resize(count, sizes, weights)
+            elif isinstance(fact, Joined):
+                del part[count:]
+
     def _take_leaf(self, index: int, leaf: Any, remembered: Remembered | Named | None) -> None:
         fact, part, loss = self.facts[index], self.parts[index], self.losses[index]
         if loss is not None:

@@ -81,10 +81,13 @@ class Weighing:
             return self.shares  # all targets count; or none does, and 0 / 0 is the plain cell's NaN
         return [t / whole * share**part.power for t, share in zip(totals, self.shares, strict=True)]
 
-    def of_value(self, value: object, roots: Sequence[torch.Tensor]) -> Weights | None:
-        """Return the weights of a value that is a loss itself and has one per micro-batch; None for all others."""
-        which = next((i for i, root in enumerate(roots) if root is value), None)
+    def of_root(self, which: int | None) -> Weights | None:
+        """Return the weights of a loss that has one per micro-batch; None for all others."""
         return None if which is None or which in self._scalings else self._weights[which]
+
+    def go_on(self, earlier: Weighing, count: int) -> None:
+        """Take over what the first `count` micro-batches of the step have told, before the others were cut anew."""
+        self._totals, self._expected, self.doubt = earlier._totals[:count], earlier._expected, earlier.doubt
 
     def gradient(self, which: int, index: int, root: torch.Tensor) -> torch.Tensor | Nothing | None:
         """Return what a loss's backward starts from; None stands for one.
@@ -125,7 +128,7 @@ class Weighing:
         if getattr(node, "_saved_weight", True) is not None:  # a cross entropy without class weights has no 0 / 0
             self.handles.append(node.register_hook(_nothing_where_empty(total)))
         self._totals.append(total)
-        if index == 0 or self._expected is None:
+        if self._expected is None:
             self._expected = torch.clamp(total * (self.samples / self.sizes[0]), min=1.0)
         weight = total / self._expected * self.shares[index] ** fact.power
         return weight.to(root.dtype).expand(root.shape)

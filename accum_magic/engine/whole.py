@@ -32,15 +32,23 @@ class Backward:
     through: Callable[..., object] | None
     options: Sequence[Mapping[str, object]]
 
-    def __call__(self, which: int, root: torch.Tensor, gradient: torch.Tensor | None) -> None:
-        """Back-propagate one loss, starting from `gradient` in place of 1."""
+    def __call__(
+        self, which: int, root: torch.Tensor, gradient: torch.Tensor | None, inputs: Sequence[torch.Tensor] | None = None
+    ) -> None:
+        """Back-propagate one loss, starting from `gradient` in place of 1; to some `inputs` only, if there are any."""
         __tracebackhide__ = True
-        if self.through is None and not self.options:
+        if self.through is None and not self.options and inputs is None:
             root.backward(gradient)  # type: ignore[no-untyped-call]
             return
         options = dict(self.options[which]) if self.options else {}
         if gradient is not None:
             options["gradient"] = gradient
+        if inputs is not None:
+            own = options.get("inputs")
+            wanted = [own] if isinstance(own, torch.Tensor) else inputs if own is None else own
+            options["inputs"] = [leaf for leaf in inputs if any(leaf is one for one in wanted)]
+            if not options["inputs"]:
+                return
         call = self.through or type(root).backward
         call(root, **options)
 
@@ -55,7 +63,7 @@ class WholeStep:
     batch: Mapping[str, Any]
     sizes: tuple[int, ...]
     gradients: SetAside
-    backward: Callable[[int, torch.Tensor, torch.Tensor | None], None]
+    backward: Callable[..., None]
     statistics: RunningStatistics = field(default_factory=RunningStatistics)
     loss: torch.Tensor | None = None  # of the whole batch, once it has run
 

@@ -97,7 +97,7 @@ def _join(group: Sequence[Any], sizes: tuple[int, ...], dim: int) -> Any:
     if attributes_of(first) is not None:
         return with_attributes(first, {k: _join([vars(b)[k] for b in group], sizes, dim) for k in vars(first)})
     is_same = all(type(one) is type(first) and bool(torch.as_tensor(one == first).all()) for one in group)
-    return first if is_same else PerBatch(group, sizes)
+    return first if is_same else PerBatch(group, sizes, dim)
 
 
 def _holds_samples(group: Sequence[Any], sizes: tuple[int, ...]) -> bool:
@@ -120,7 +120,7 @@ def _parts(value: Any) -> tuple[list[Any], pytree.TreeSpec]:
 def _joined_leaf(group: Sequence[Any], sizes: tuple[int, ...], dim: int) -> Any:
     shapes = {(*leaf.shape[:dim], *leaf.shape[dim + 1 :]) for leaf in group}
     if len(shapes) > 1:
-        return PerBatch(group, sizes)  # dynamic padding: each loader batch has a length of its own
+        return PerBatch(group, sizes, dim)  # dynamic padding: each loader batch has a length of its own
     if isinstance(group[0], torch.Tensor):
         return torch.cat(list(group), dim)
     import numpy as np

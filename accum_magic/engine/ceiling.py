@@ -1,0 +1,42 @@
+"""The largest micro-batch that is tried after an out-of-memory error, growing back bit by bit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_GROWTH = 1.25  # halving alone loses capacity: 128 asked, 100 fits, 64 used (accelerate#3650, composer#3503)
+_FIRST_PATIENCE = 8  # steps without a failure before a larger size is tried
+_MOST_PATIENCE = 512  # each failure doubles it: near the limit they become rare
+
+
+@dataclass(slots=True)
+class Ceiling:
+    """What has failed, and what has not since."""
+
+    size: int | None = None
+    """Samples that a micro-batch has at most; None while nothing has failed."""
+    _good: int = 0  # the largest that has run since it failed
+    _patience: int = _FIRST_PATIENCE // 2
+    _clean_steps: int = 0
+
+    def failed(self, size: int) -> None:
+        """Lower the ceiling: a micro-batch of a size has run out of memory."""
+        if size <= self._good:  # less memory is free than before
+            self._good = 0
+        self.size = max(1, self._good or size // 2)
+        self._patience = min(2 * self._patience, _MOST_PATIENCE)
+        self._clean_steps = 0
+
+    def passed(self, largest: int, *, is_bound: bool) -> None:
+        """Count a step without a failure that the ceiling has bound, and lift it if there were enough of them."""
+        if self.size is None or not is_bound:
+            return
+        self._good = max(self._good, largest)
+        self._clean_steps += 1
+        if self._clean_steps >= self._patience:
+            self.size = max(self.size + 1, int(self.size * _GROWTH))
+            self._clean_steps = 0
+
+    def under(self, size: int) -> int:
+        """Return a size, or the ceiling where that is lower."""
+        return size if self.size is None else min(size, self.size)

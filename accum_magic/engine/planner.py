@@ -1,0 +1,155 @@
+"""How the batch of each step is cut: as asked, or under `auto` into the fastest micro-batches that fit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from accum_magic.engine.ceiling import Ceiling
+from accum_magic.engine.fastest import Search
+from accum_magic.engine.memory import Meter
+from accum_magic.engine.pending import gradient_bytes, missing_gradients
+from accum_magic.engine.room import Room
+from accum_magic.engine.split import flatten, micro_batch_sizes
+
+_REMEMBERED = 32  # plans that outlive their cell: of models and shapes that a notebook trains in turn
+_RELEASED_EVERY_S = 1.0
+_ALIKE = 1.25  # samples that differ no more in size are timed together
+
+Sizes = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Memory:
+    """What a plan has to know of the memory at the beginning of a step."""
+
+    meter: Meter
+    budget_bytes: int
+    """The most that may be in use."""
+    pending_bytes: int
+    """What optimizers will hold from their first step on, and do not yet."""
+    parameters: Sequence[torch.Tensor]
+    """Whose gradients are to come, where they are not there."""
+
+
+@dataclass(slots=True)
+class Asked:
+    """N or `--size`, as the user has said it; smaller micro-batches for a while after an out-of-memory error."""
+
+    ceiling: Ceiling = field(default_factory=Ceiling)
+    is_bound: bool = False  # the ceiling has made the micro-batches of the last step smaller than what was asked
+
+    def cut(self, samples: int, n: int | None, size: int | None) -> Sizes:
+        """Return the sizes of a step's micro-batches."""
+        sizes = micro_batch_sizes(samples, n, size)
+        most = self.ceiling.under(sizes[0])
+        self.is_bound = most < sizes[0]
+        return micro_batch_sizes(samples, None, most) if self.is_bound else sizes
+
+    def under(self, samples: int) -> Sizes:
+        """Return a loader batch of a window, cut where it does not fit."""
+        most = self.ceiling.under(samples)
+        self.is_bound = self.is_bound or most < samples
+        return micro_batch_sizes(samples, None, most)
+
+
+@dataclass(slots=True)
+class Auto:
+    """The plan of one step under `auto`, kept from run to run of its cell."""
+
+    room: Room
+    search: Search | None
+    """None where the size is not free: the largest that fits is the closest to the plain cell."""
+    smallest: int
+    ceiling: Ceiling = field(default_factory=Ceiling)
+    largest: int = 0
+    """Samples of the largest micro-batch that fits, as far as is known."""
+    is_bound: bool = False
+    _unit: float = 0.0  # of the samples that are timed
+    _floor: int = 0  # bytes in use that are no micro-batch's, and of gradients among them
+    _floor_gradients: int = 0
+    _released_s: float = 0.0
+
+    def plan(self, samples: int, unit: float, memory: Memory) -> Sizes:
+        """Return the sizes of the micro-batches of a step; `unit` is how many numbers a sample has."""
+        self.largest = max(self.smallest, min(samples, self._fits(samples, unit, memory)))
+        most = max(self.smallest, self.ceiling.under(self.largest))
+        self.is_bound = most < self.largest
+        if self.search is None:
+            return micro_batch_sizes(samples, None, most)
+        self._unit = self._unit or unit
+        if self._is_timed(unit):
+            return self.search.propose(samples, most)
+        known = (self.search.best or self.smallest) * self._unit
+        return micro_batch_sizes(samples, None, min(max(self.smallest, int(known / unit)), most))
+
+    def told(self, where: str) -> str:
+        """Say what was chosen."""
+        if self.search is None:
+            return (
+                f"{where}: auto took micro-batches of up to {self.largest:,} samples, the most that fit: their size "
+                "changes an approximate result"
+            )
+        if not self.search.best:
+            return f"{where}: auto was still measuring when the cell ended"
+        tried = len(self.search.times)
+        how = "the fastest of" if self.search.is_settled else "the fastest so far of"
+        return (
+            f"{where}: auto took micro-batches of {self.search.best:,} samples, {how} {tried} sizes; up to "
+            f"{self.largest:,} fit"
+        )
+
+    def _is_timed(self, unit: float) -> bool:
+        return self._unit / _ALIKE <= unit <= self._unit * _ALIKE
+
+    def is_measuring(self, unit: float) -> bool:
+        """Whether the micro-batches of a step are timed, and their memory measured."""
+        return unit not in self.room.peaks or (self.search is not None and not self.search.is_settled)
+
+    def _fits(self, samples: int, unit: float, memory: Memory) -> int:
+        """Return how many samples fit at once."""
+        wanted = self.search.best if self.search is not None and self.search.is_settled else samples
+        self._look(memory)
+        pending = missing_gradients(memory.parameters) + memory.pending_bytes
+        is_tight = self.room.largest(memory.budget_bytes - self._floor - pending, unit) < wanted
+        now = time.monotonic()
+        if is_tight and now - self._released_s > _RELEASED_EVERY_S:
+            self._released_s = now
+            memory.meter.release()  # what an allocator keeps of earlier micro-batches is free for the next
+            self._look(memory)
+        return self.room.largest(memory.budget_bytes - self._floor - pending, unit)
+
+    def _look(self, memory: Memory) -> None:
+        self._floor, self._floor_gradients = memory.meter.now_bytes(), gradient_bytes(memory.parameters)
+
+    def observe(self, size: int, unit: float, peak_bytes: int, memory: Memory) -> None:
+        """Take the peak of the memory in use while a micro-batch has run."""
+        made = gradient_bytes(memory.parameters) - self._floor_gradients
+        self.room.observe(size, unit, max(0, peak_bytes - self._floor - made))
+
+    def timed(self, sizes: Sizes, unit: float, seconds: tuple[float, ...]) -> None:
+        """Take the times of a step's micro-batches."""
+        if self.search is not None and not self.search.is_settled and self._is_timed(unit):
+            self.search.record(sizes, seconds)
+
+
+_PLANS: dict[object, Auto] = {}
+
+
+def remembered(key: object, made: Callable[[], Auto]) -> Auto:
+    """Return the plan of a step that has run before, or a new one; the last ones that were used are kept."""
+    plan = _PLANS.pop(key, None) or made()
+    _PLANS[key] = plan
+    while len(_PLANS) > _REMEMBERED:
+        del _PLANS[next(iter(_PLANS))]
+    return plan
+
+
+def unit_of(batch: Mapping[str, Any], divided: Sequence[str], samples: int) -> float:
+    """Return how many numbers the largest tensor of a batch holds per sample."""
+    leaves = (leaf for name in divided for leaf in flatten(batch[name])[0] if isinstance(leaf, torch.Tensor))
+    return max((leaf.numel() for leaf in leaves), default=samples) / samples

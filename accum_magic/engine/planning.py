@@ -1,0 +1,131 @@
+"""Before each step: how its batch is cut, what is measured while it runs, and whether a budget is watched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Literal
+
+import torch
+
+from accum_magic.engine.clock import clock_of
+from accum_magic.engine.fastest import Search
+from accum_magic.engine.measured import Measured
+from accum_magic.engine.pending import missing_state
+from accum_magic.engine.planner import Asked, Auto, Memory, Sizes, remembered, unit_of
+from accum_magic.engine.room import PEAK_OVER_SAVED, Room
+from accum_magic.engine.run import Run
+from accum_magic.engine.site import PROBE_SAMPLES, Outcome, Site
+from accum_magic.engine.split import micro_batch_sizes
+from accum_magic.engine.window import borders
+
+_WATCHED_FROM = 0.5  # of what is free: a micro-batch that needs more may burst the budget
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The micro-batches of one step."""
+
+    sizes: Sizes
+    guard_bytes: int | None = None
+    """The budget, where it is to be watched while a micro-batch runs."""
+    measured: Measured | None = None
+    """What `auto` learns from the step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planning:
+    """One step, before it runs."""
+
+    run: Run
+    site: Site
+    micro_step: Callable[..., Outcome]
+    batch: Mapping[str, Any]
+    read: tuple[str, ...]
+
+    def cut(self, n: int | Literal["auto"] | None, size: int | None, *, window: bool) -> Cut:
+        """Measure the step if it is new, and decide how its batch is cut.
+
+        Raises:
+            BatchError: The batch cannot be split as planned; nothing has run.
+
+        """
+        __tracebackhide__ = True
+        samples = self.site.samples(self.batch)
+        if not torch.is_grad_enabled():
+            return Cut((samples,))  # `backward` then raises, as it does in the plain cell
+        if n == "auto":
+            return self._auto(samples)
+        sizes = self._asked(samples, n, size, window=window)
+        if len(sizes) == 1:
+            return Cut(sizes)
+        self._measure(sizes)
+        sizes = self._large_enough(sizes)
+        assert self.site.facts is not None  # noqa: S101 - it is measured
+        return Cut(sizes, self._guard(PEAK_OVER_SAVED * self.site.facts.kept_bytes(max(sizes))))
+
+    def _asked(self, samples: int, n: int | None, size: int | None, *, window: bool) -> Sizes:
+        plan = self.site.plan
+        assert isinstance(plan, Asked)  # noqa: S101 - a step is asked for in one way
+        at_borders = borders(samples) if window else None
+        if at_borders is not None:
+            plan.is_bound = False
+            return tuple(chain.from_iterable(plan.under(k) for k in at_borders))
+        if n is not None and samples < n and not window:
+            self.run.note(f"the batch has fewer samples than N = {n}: one micro-batch per sample")
+        return plan.cut(samples, n, size)
+
+    def _measure(self, sizes: Sizes) -> None:
+        __tracebackhide__ = True
+        if self.site.facts is None:
+            self.site.measure(self.micro_step, self.batch, sizes, self.read)
+
+    def _large_enough(self, sizes: Sizes) -> Sizes:
+        least = self.site.min_samples
+        if min(sizes) >= least:
+            return sizes
+        samples = sum(sizes)
+        self.run.note(f"micro-batches have {least} samples at least: BatchNorm or squeeze() needs them")
+        return micro_batch_sizes(samples, max(1, samples // least), None)
+
+    def _guard(self, needed_bytes: float) -> int | None:
+        """Return the budget where a micro-batch comes near it and the device itself would not stop it there."""
+        budget = self.run.budget
+        if budget.is_enforced and needed_bytes > _WATCHED_FROM * self.run.free_bytes():
+            return budget.bytes
+        return None
+
+    def _auto(self, samples: int) -> Cut:
+        __tracebackhide__ = True
+        run, site = self.run, self.site
+        self._measure(micro_batch_sizes(samples, None, PROBE_SAMPLES))
+        unit = unit_of(self.batch, site.divided or (), samples)
+        plan = self._plan(samples, unit)
+        pending = 0 if run.optimizer_steps else missing_state(site.parameters())
+        memory = Memory(run.meter, run.budget.bytes, pending, site.parameters())
+        site.hand_over()
+        sizes = plan.plan(samples, unit, memory)
+        guard = self._guard(plan.room.needed(max(sizes), unit))
+        if not plan.is_measuring(unit):
+            return Cut(sizes, guard)
+        device = next((v.device for v in self.batch.values() if isinstance(v, torch.Tensor)), torch.device("cpu"))
+        return Cut(sizes, guard, Measured(plan, unit, memory, clock_of(device)))
+
+    def _plan(self, samples: int, unit: float) -> Auto:
+        """Return the plan of the step, which may have been learnt in an earlier run."""
+        site, facts = self.site, self.site.facts
+        assert facts is not None  # noqa: S101 - it is measured
+        if isinstance(site.plan, Auto) and site.plan_facts is facts:
+            return site.plan
+        code = self.micro_step.__code__
+        key = (code.co_code, code.co_names, facts.saved_bytes, facts.roots, site.calls is None, bool(site.reasons), unit)
+        constant, each = facts.saved_bytes
+        is_free = not site.reasons  # the micro-batches' size changes an approximate result
+
+        def made() -> Auto:
+            search = Search(site.min_samples, by_steps=site.calls is not None) if is_free else None
+            return Auto(Room(max(constant, 0.0), each, unit), search, min(site.min_samples, samples))
+
+        site.plan, site.plan_facts = remembered(key, made), facts
+        return site.plan
