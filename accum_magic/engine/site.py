@@ -349,8 +349,8 @@ class Site:
         if not prepared.is_measured:
             self.targets, self.counted = {}, ()
             return True
-        inside = {name: pieces[name] for name in self.divided or () if name in pieces}
-        self.targets = prepared.targets(roots, inside, batch, {name: self.dim(name) for name in inside})
+        dims = {name: self.dim(name) for name in self.divided or ()}
+        self.targets = prepared.targets(roots, pieces, batch, dims)
         if not (prepared.needed or before):
             return True
         missing = {key for key in prepared.needed if key not in self.targets}

@@ -6,7 +6,7 @@ differs between micro-batches (transformers#34191).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -94,7 +94,7 @@ def find_targets(
     if target is None or target.is_floating_point():
         return None
     ignore = int(node._saved_ignore_index)
-    for name, index, leaf in _leaves(pieces):
+    for name, index, leaf in _leaves(pieces, dims):
         view = View.of(target, leaf, dims[name])
         if view is not None and isinstance(_leaf(batch, name, index), torch.Tensor):  # no window's unequal parts
             weight = node._saved_weight
@@ -103,8 +103,9 @@ def find_targets(
     return None
 
 
-def _leaves(pieces: Mapping[str, Any]) -> Iterator[tuple[str, int, torch.Tensor]]:
-    for name, piece in pieces.items():
+def _leaves(pieces: Mapping[str, Any], names: Iterable[str]) -> Iterator[tuple[str, int, torch.Tensor]]:
+    for name in names:
+        piece = pieces[name]
         leaves = (piece,) if isinstance(piece, torch.Tensor) else flatten(piece)[0]
         yield from ((name, index, leaf) for index, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor))
 
