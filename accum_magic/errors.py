@@ -21,6 +21,10 @@ class BatchError(AccumulateError):
     """The values found at run time cannot be split as the plan says; no update has been made."""
 
 
+class BudgetError(AccumulateError):
+    """The memory budget is less than what is in use already; the step has not run."""
+
+
 class ReleasedError(AccumulateError):
     """A value of the micro-batches was not kept, and is asked for later."""
 

@@ -13,6 +13,9 @@ class AllocatedMemory:
     Other processes on the device, and what CUDA itself needs, are in `limit_bytes` only.
     """
 
+    # Past the limit there is an error that costs one micro-batch; the margin is for blocks that fit nowhere.
+    margin_share = 0.05
+
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._earlier = self._allocators_peak()  # from before the run, until this meter resets it
@@ -66,6 +69,8 @@ class AllocatedMemory:
 
 class MpsMemory:
     """The memory of Apple's GPU, which is the machine's own. Its allocator keeps no peak: what was read is known."""
+
+    margin_share = 0.1  # as on a CPU
 
     def __init__(self) -> None:
         self._largest = self._largest_in_step = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -116,6 +116,11 @@ class SetAside:
             and narrow.is_floating_point
             and narrow.itemsize < _NARROWER
         )
+
+    @property
+    def parameters(self) -> Collection[torch.Tensor]:
+        """The parameters that the step has reached."""
+        return self._before.keys()
 
     def has_narrow(self) -> bool:
         """Whether any gradient of the step is narrower than `grad_dtype`."""

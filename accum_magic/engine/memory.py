@@ -21,6 +21,10 @@ _MARGIN_BYTES = 2**20  # by which two looks at one high-water mark may differ: t
 class Meter(Protocol):
     """One kind of device's memory. No look at it waits for the device."""
 
+    @property
+    def margin_share(self) -> float:
+        """The share of the limit that a budget leaves free by default."""
+
     def now_bytes(self) -> int:
         """Return the bytes in use."""
 
@@ -47,6 +51,9 @@ class ResidentMemory:
     largest value that has been read. The mark is never reset, for others read it too.
     """
 
+    # Past the limit the kernel is killed, without an error; and it moves as other processes take and give.
+    margin_share = 0.1
+
     def __init__(self) -> None:
         self._look = _resident_reader()
         self._mark = _quick_mark()
@@ -66,7 +73,7 @@ class ResidentMemory:
         """Return the peak."""
         self.now_bytes()
         mark = _high_water_mark()
-        return mark if mark > self._mark_at_start else self._largest
+        return max(mark, self._largest) if mark > self._mark_at_start else self._largest
 
     def limit_bytes(self) -> int:
         """Return the least of what the machine, the control groups and the resource limits leave this process."""

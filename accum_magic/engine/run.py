@@ -13,9 +13,20 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from accum_magic.engine.events import Event, MicroBatchRescued, NoiseEstimated, RunEnded, RunStarted, StepDone, StepMeasured
-from accum_magic.engine.memory import Meter, meter_for
+from accum_magic.engine.budget import Budget
+from accum_magic.engine.events import (
+    Event,
+    MicroBatchRescued,
+    NoiseEstimated,
+    RunEnded,
+    RunStarted,
+    StepDone,
+    StepMeasured,
+)
+from accum_magic.engine.footprint import Footprint
+from accum_magic.engine.memory import Meter
 from accum_magic.engine.noise import Noise, NoiseScale
+from accum_magic.engine.run_memory import RunMemory
 from accum_magic.engine.site import Site
 
 if TYPE_CHECKING:
@@ -42,6 +53,8 @@ class Snapshot:
     elapsed_s: float
     samples_per_s: float
     remaining_s: float | None
+    limit_bytes: int  # the run's budget
+    footprint: Footprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +65,8 @@ class RunSummary:
     memory on a CPU, allocated memory on an accelerator; `activation_bytes` estimates what autograd keeps
     for one micro-batch and `plain_activation_bytes` what it would keep for the whole batch, by a line
     through the two runs of the probe (None where nothing was split); `micro_batches` counts all that ran;
-    `noise_scale` and its standard error are in samples (None without `--noise`, or where it cannot be told).
+    `noise_scale` and its standard error are in samples (None without `--noise`, or where it cannot be told);
+    `budget_bytes` is what `--memory` allows, or by default what there is less a margin; `footprint` divides the peak.
     """
 
     verdict: Verdict
@@ -71,6 +85,8 @@ class RunSummary:
     events: tuple[Event, ...]
     noise_scale: float | None = None
     noise_scale_error: float | None = None
+    budget_bytes: int | None = None
+    footprint: Footprint | None = None
 
     def __str__(self) -> str:
         """Return one line with the counts and the verdict, and one line per reason and note."""
@@ -135,8 +151,9 @@ class Run:
         self.sites: dict[object, Site] = {}
         self.check: Check | None = None  # what each step is to be compared by
         self.noise = Noise()
-        self.meter: Meter = meter_for(torch.device("cpu"))
+        self.memory = RunMemory()
         self.peak_bytes = self.meter.now_bytes()
+        self.footprint: Footprint | None = None  # of the run, once it has ended
         self.emit(RunStarted())
 
     def emit(self, event: Event) -> None:
@@ -168,10 +185,19 @@ class Run:
         self.activation_bytes = max(self.activation_bytes or 0.0, activation_bytes)
         self.plain_activation_bytes = max(self.plain_activation_bytes or 0.0, plain_activation_bytes)
 
-    def use_device(self, device: torch.device) -> None:
-        """Measure the memory of the device that the batch is on."""
-        if device.type != "cpu":
-            self.meter = meter_for(device)
+    @property
+    def meter(self) -> Meter:
+        """Measures the memory of the device that the run is on."""
+        return self.memory.meter
+
+    @property
+    def budget(self) -> Budget:
+        """The bytes that the run may use."""
+        return self.memory.budget
+
+    def free_bytes(self) -> int:
+        """Return what is left of the budget and of what other processes leave, below 0 where it is exceeded."""
+        return self.memory.free_bytes()
 
     def rescued(self, site: Site, samples: int, pieces: int) -> None:
         """Count a micro-batch that has run out of memory, and runs again in pieces."""
@@ -195,6 +221,7 @@ class Run:
         if self.ended_s is None:
             self.ended_s = time.perf_counter()
             self.peak_bytes = self.meter.peak_bytes()
+            self.footprint = self.memory.footprint(self.peak_bytes, self.activation_bytes)
             self.sites.clear()  # they know the user's modules
             estimate = self.noise.estimate()
             if isinstance(estimate, NoiseScale):
@@ -211,13 +238,14 @@ class Run:
     def snapshot(self) -> Snapshot:
         """Return the counters of now; reading the loss waits for the device, on the caller's thread."""
         elapsed, loss = self.elapsed_s, self.loss
-        remaining = None
+        remaining, now, peak = None, self.meter.now_bytes(), self.meter.peak_bytes()
         if self.total_steps and self.steps:
             remaining = elapsed / self.steps * max(0, self.total_steps - self.steps)
         return Snapshot(
             self.steps, self.total_steps, self.micro_batch, self.micro_batches, self.samples,
-            None if loss is None else float(loss), self.meter.now_bytes(), self.meter.peak_bytes(), elapsed,
-            self.samples / elapsed if elapsed else 0.0, remaining,
+            None if loss is None else float(loss), now, peak, elapsed,
+            self.samples / elapsed if elapsed else 0.0, remaining, self.budget.bytes,
+            self.memory.footprint(peak, self.activation_bytes, anew=False),
         )  # fmt: skip
 
     def summary(self) -> RunSummary:
@@ -230,7 +258,9 @@ class Run:
             "approximate" if self.reasons else "exact", tuple(self.reasons), tuple(self.notes),
             self.optimizer_steps, self.micro_batches_done, self.steps, self.samples, peak, elapsed,
             self.samples / elapsed if elapsed else 0.0, self.activation_bytes, self.plain_activation_bytes,
-            tuple(float(v) for v in self.losses), tuple(self.events), *noise,
+            tuple(float(v) for v in self.losses), tuple(self.events), noise[0], noise[1],
+            budget_bytes=self.budget.bytes,
+            footprint=self.footprint or self.memory.footprint(peak, self.activation_bytes),
         )  # fmt: skip
 
 
@@ -278,6 +308,8 @@ def last_run() -> RunSummary | None:
     return None if _Runs.last is None else _Runs.last.summary()
 
 
-def _count_optimizer_step(*_: object) -> None:
-    if _Runs.current is not None:
-        _Runs.current.optimizer_steps += 1
+def _count_optimizer_step(optimizer: torch.optim.Optimizer, *_: object) -> None:
+    run = _Runs.current
+    if run is not None:
+        run.optimizer_steps += 1
+        run.memory.holdings.stepped(optimizer)

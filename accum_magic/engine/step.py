@@ -70,6 +70,7 @@ def step(  # noqa: PLR0913 - each is what the rewritten cell has to say
 
     Raises:
         BatchError: The batch cannot be split as planned; no gradient has changed.
+        BudgetError: More memory is in use already than `memory` allows; no gradient has changed.
 
     """
     __tracebackhide__ = True
@@ -87,8 +88,10 @@ def step(  # noqa: PLR0913 - each is what the rewritten cell has to say
         }  # fmt: skip
         run.check.step(site, micro_step, batch, n, options)
     if not run.steps:
-        run.use_device(next((v.device for v in batch.values() if isinstance(v, torch.Tensor)), torch.device("cpu")))
-        run.use_budget(memory)
+        run.memory.use_device(
+            next((v.device for v in batch.values() if isinstance(v, torch.Tensor)), torch.device("cpu"))
+        )
+    run.memory.begin_step(memory, run.steps)
     cut = Planning(run, site, micro_step, batch, read).cut(n, size, window=window)
     sizes = cut.sizes
     batch, carried = _carry(batch, fixed, loose)
@@ -107,6 +110,7 @@ def step(  # noqa: PLR0913 - each is what the rewritten cell has to say
     if site.facts is not None:
         kept = [site.whole_bytes + site.facts.kept_bytes(count) for count in (max(sizes), sum(sizes))]
         run.estimate(*kept)
+    run.memory.reach(gradients.parameters)
     run.notes |= dict.fromkeys(_limits(site, gradients, sizes, carried, grad_dtype, noise=noise))
     run.step_done(sum(sizes), len(sizes), loop.loss)
     return values

@@ -43,6 +43,10 @@ class Counters(Protocol):
         """Most memory that has been in use."""
 
     @property
+    def limit_bytes(self) -> int:
+        """Memory that the run may use."""
+
+    @property
     def samples_per_s(self) -> float:
         """Samples per second since the start."""
 
@@ -151,15 +155,16 @@ def counters_line(now: Counters) -> str:
 
     >>> from types import SimpleNamespace
     >>> counters_line(SimpleNamespace(steps=11, total_steps=80, micro_batch=3, micro_batches=10, loss=0.4123,
-    ...     memory_bytes=2**29, peak_bytes=2**30, samples_per_s=1234.5, remaining_s=42.0))
-    'step 12/80 · micro-batch 3/10 · loss 0.4123 · 512 MiB (peak 1,024 MiB) · 1,234 samples/s · 0:42 left'
+    ...     memory_bytes=2**29, peak_bytes=2**30, limit_bytes=6 * 2**30, samples_per_s=1234.5, remaining_s=42.0))
+    'step 12/80 · micro-batch 3/10 · loss 0.4123 · 512 MiB of 6,144 (peak 1,024 MiB) · 1,234 samples/s · 0:42 left'
     """
     total = "" if now.total_steps is None else f"/{now.total_steps:,}"
     step = now.steps + 1 if now.total_steps is None else min(now.steps + 1, now.total_steps)
     parts = [f"step {step:,}{total}", f"micro-batch {now.micro_batch}/{now.micro_batches}"]
     if now.loss is not None:
         parts.append(f"loss {now.loss:.4g}")
-    parts.append(f"{now.memory_bytes / 2**20:,.0f} MiB (peak {now.peak_bytes / 2**20:,.0f} MiB)")
+    used, limit, peak = (f"{count / 2**20:,.0f}" for count in (now.memory_bytes, now.limit_bytes, now.peak_bytes))
+    parts.append(f"{used} MiB of {limit} (peak {peak} MiB)")
     parts.append(f"{now.samples_per_s:,.0f} samples/s")
     if now.remaining_s is not None:
         parts.append(f"{clock(now.remaining_s)} left")

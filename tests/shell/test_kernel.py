@@ -406,7 +406,7 @@ def test_the_view_is_one_output_above_the_cells_own_prints(trained):
     [history] = reply.history.values()
     assert history[0] == "accum_magic: starting"
     assert re.fullmatch(
-        r"step 2/2 · micro-batch 4/4 · loss \d\.\d+ · \d+ MiB \(peak \d+ MiB\) · \d+ samples/s · 0:0\d left",
+        r"step 2/2 · micro-batch 4/4 · loss \d\.\d+ · \d+ MiB of [\d,]+ \(peak \d+ MiB\) · \d+ samples/s · 0:0\d left",
         history[-2],
     )
     assert SUMMARY.fullmatch(history[-1])
