@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -35,19 +35,27 @@ class Holdings:
     def __init__(self) -> None:
         self._parameters: dict[int, weakref.ref[torch.Tensor]] = {}
         self._optimizers: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
-        self._counted, self._counted_s = (0, 0, 0), 0.0
+        self._groups: set[tuple[int, int]] = set()  # of parameters that a step reaches: the first one, and how many
+        self._counted, self._counted_s = (0, 0, 0), 0.0  # when: 0 where something is new
 
-    def reach(self, parameters: Iterable[torch.Tensor]) -> None:
+    def reach(self, parameters: Collection[torch.Tensor]) -> None:
         """Take note of parameters that a step has reached."""
         known = self._parameters
+        group = (id(next(iter(parameters), None)), len(parameters))
+        if group[0] in known and group in self._groups:
+            return  # as in every step but the first
         for parameter in parameters:
             key = id(parameter)
             if key not in known:
                 known[key] = weakref.ref(parameter, partial(_forget, known, key))
+        self._groups.add(group)
+        self._counted_s = 0.0
 
     def stepped(self, optimizer: torch.optim.Optimizer) -> None:
         """Take note of an optimizer that has stepped."""
-        self._optimizers.add(optimizer)
+        if optimizer not in self._optimizers:
+            self._optimizers.add(optimizer)
+            self._counted_s = 0.0
 
     def footprint(
         self, device: torch.device, peak_bytes: int, rest_bytes: int, activation_bytes: float | None, *, anew: bool
@@ -63,7 +71,7 @@ class Holdings:
 
         """
         now_s = time.monotonic()
-        if anew or not all(self._counted) or now_s - self._counted_s > _COUNTED_AGAIN_S:
+        if anew or now_s - self._counted_s > _COUNTED_AGAIN_S:
             self._counted, self._counted_s = self._count(device), now_s
         parameters, gradients, state = self._counted
         if device.type == "cpu":

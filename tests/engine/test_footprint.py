@@ -144,3 +144,31 @@ def test_an_accelerators_peak_is_what_was_there_gradients_and_activations(peak, 
     found = holdings.footprint(meta, peak, rest, None, anew=True)
     assert (found.parameters, found.gradients) == (4000, 4000)
     assert (found.activations, found.other) == (activations, other)
+
+
+def test_a_new_model_in_the_place_of_one_that_is_gone_is_counted():
+    """Each fold of a cross-validation has its own; a new tensor may get the id of one that is gone."""
+    holdings = Holdings()
+    for size in (1000, 2000, 3000):
+        parameters = [nn.Parameter(torch.ones(size)), nn.Parameter(torch.ones(1))]
+        holdings.reach(parameters)
+        assert holdings.footprint(CPU, 0, 0, None, anew=True).parameters == 4 * (size + 1)
+        del parameters
+
+
+def test_what_is_new_is_counted_at_once_and_the_rest_once_a_second():
+    holdings, parameter = Holdings(), nn.Parameter(torch.ones(1000))
+    optimizer = torch.optim.SGD([parameter], momentum=0.9)
+
+    def counted():
+        found = holdings.footprint(CPU, 0, 0, None, anew=False)
+        return found.parameters, found.gradients, found.optimizer_state
+
+    assert counted() == (0, 0, 0)
+    holdings.reach([parameter])
+    assert counted() == (4000, 0, 0)
+    parameter.grad = torch.ones(1000)
+    assert counted() == (4000, 0, 0)
+    optimizer.step()
+    holdings.stepped(optimizer)
+    assert counted() == (4000, 4000, 4000)
