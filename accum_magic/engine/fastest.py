@@ -16,6 +16,7 @@ from accum_magic.engine.split import micro_batch_sizes
 
 _MOST_AT_FIRST = 64  # micro-batches of the first size that is tried: more are seldom faster
 _GROWTH_PER_STEP = 8  # how much larger sizes become in one step, whose memory is measured only when it has run
+_MOST_TIMED = 4  # micro-batches of a size that are timed while the sizes climb
 _ROUNDS = 3  # steps of each side of a duel
 _SLOWER = 1.1  # over the best so far, of two sizes in succession: larger ones are not tried
 _FASTER = 0.98  # what a challenger has to reach; less is noise
@@ -64,6 +65,7 @@ class Search:
     _slower: int = 0  # sizes in succession that were slower than the best
     _ratios: list[float] | None = None  # of the challengers still to come; None while it climbs
     _duel: _Duel | None = None
+    _tried: set[int] = field(default_factory=set)  # sizes that have met the best in a duel, or are it
 
     def propose(self, samples: int, largest: int) -> tuple[int, ...]:
         """Return the sizes of the micro-batches of a step."""
@@ -114,7 +116,7 @@ class Search:
 
     def _needed(self, size: int, samples: int) -> int:
         """Return how many micro-batches of a size are run: one warms up."""
-        return 1 + (2 if 3 * size <= samples and not self.by_steps else 1)
+        return 1 + (1 if self.by_steps else max(1, min(samples // (4 * size), _MOST_TIMED)))
 
     def _rungs(self, samples: int, largest: int) -> tuple[int, ...]:
         """Return a few micro-batches of each of the next sizes, until the batch is used up."""
@@ -141,10 +143,11 @@ class Search:
                 self.best = self._duel.challenger
                 self._ratios = [ratio, *(self._ratios or [])]  # the same way once more
             self._duel = None
+        self._tried.add(self.best)
         while self._duel is None and self._ratios:
-            now = -(-samples // self.best)
-            then = max(1, round(now / self._ratios.pop(0)))
-            size = -(-samples // then)
-            if then != now and self.smallest <= size <= largest and size != self.best:
+            pieces = max(1, round(-(-samples // self.best) / self._ratios.pop(0)))
+            size = -(-samples // pieces)
+            if self.smallest <= size <= largest and size not in self._tried:
+                self._tried.add(size)
                 self._duel = _Duel(size, self.best)
         self.is_settled = self._duel is None

@@ -91,9 +91,9 @@ class Planning:
 
     def _guard(self, needed_bytes: float) -> int | None:
         """Return the budget where a micro-batch comes near it and the device itself would not stop it there."""
-        budget = self.run.budget
-        if budget.is_enforced and needed_bytes > _WATCHED_FROM * self.run.free_bytes():
-            return budget.bytes
+        run = self.run
+        if run.memory.is_watched and needed_bytes > _WATCHED_FROM * (run.budget.bytes - run.meter.now_bytes()):
+            return run.budget.bytes
         return None
 
     def _auto(self, samples: int) -> Cut:
@@ -103,7 +103,7 @@ class Planning:
         unit = unit_of(self.batch, site.divided or (), samples)
         plan = self._plan(samples, unit)
         pending = 0 if run.optimizer_steps else missing_state(site.parameters())
-        memory = Memory(run.meter, run.budget.bytes, pending, site.parameters())
+        memory = Memory(run.meter, run.meter.now_bytes() + run.free_bytes(), pending, site.parameters())
         site.hand_over()
         sizes = plan.plan(samples, unit, memory)
         guard = self._guard(plan.room.needed(max(sizes), unit))

@@ -49,6 +49,11 @@ class RunMemory:
             self.use_device(next((p.device for p in parameters), self.device))
 
     @property
+    def is_watched(self) -> bool:
+        """Whether nothing else stops the run at its budget, as an accelerator's allocator does at its limit."""
+        return self.device.type == "cpu" or self._asked is not None
+
+    @property
     def budget(self) -> Budget:
         """The budget, resolved when it is first asked for."""
         return self._resolved().budget
