@@ -74,7 +74,7 @@ class SetAside:
         self._noise = noise
         self._sums: dict[_Kind, _Sums] = {}
         self._folded: set[torch.Tensor] = set()
-        self._finished: set[torch.Tensor] = set()
+        self._last: tuple[list[torch.Tensor], list[torch.Tensor]] | None = None  # what is to be added at the very end
         self._factor: torch.Tensor | float = 1.0
         self._looks = grad_dtype is not None or noise is not None
         self.hooked = False  # whether a parameter was left out of the folding, since a hook reads its running sum
@@ -171,11 +171,12 @@ class SetAside:
 
     def observed(self) -> Observed | None:
         """Return what the micro-batches tell of the noise in their gradients; what comes later is none of theirs."""
-        noise, self._noise = self._noise, None
-        if noise is None:
+        if self._noise is None:
             return None
         counted = [sums for (*_, counts), sums in self._sums.items() if counts]
-        return noise.observed([[total for _, total in sums] for sums in counted], self._factor)
+        seen = self._noise.observed([[total for _, total in sums] for sums in counted], self._factor)
+        self._noise = None
+        return seen
 
     def made(self, leaf: torch.Tensor) -> torch.Tensor | None:
         """Return the gradient that this step has made so far, in the dtype that it will have."""
@@ -194,31 +195,40 @@ class SetAside:
     def finish(self, *, keep: bool) -> None:
         """Add what was set aside to the step's gradients; with `keep`, leave it as it is for `restore`.
 
-        If it fails it can be called again, and goes on where it was.
+        What takes memory comes first, and what writes into gradients from before the step last, in one call: until
+        then `restore` undoes the step. If it fails it can be called again.
         """
-        made = {parameter: total for sums in self._sums.values() for parameter, total in sums}
-        for parameter in [p for p in self._before if p not in self._finished]:
-            before, own = self._before[parameter], parameter.grad
-            total = made.get(parameter, own)
-            if total is not None and (before is not None or total is not own):
-                parameter.grad = _joined(before, total, parameter, keep=keep)
-            elif before is not None:
-                parameter.grad = before
-            self._finished.add(parameter)
+        if self._last is None:
+            self._last = self._joined(keep=keep)
+        before, made = self._last
+        if before:
+            torch._foreach_add_(before, made)
+
+    def _joined(self, *, keep: bool) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Put every gradient in its place; return those from before, and what is still to be added to them."""
+        totals = {parameter: total for sums in self._sums.values() for parameter, total in sums}
+        whole: dict[torch.Tensor, torch.Tensor] = {}
+        adds: tuple[list[torch.Tensor], list[torch.Tensor]] = [], []
+        for parameter, before in self._before.items():
+            made = totals.get(parameter, parameter.grad) if totals else parameter.grad
+            if before is None or made is None:
+                found = before if made is None else made.to(parameter.grad_dtype or made.dtype)
+                if found is not None:
+                    whole[parameter] = found
+            elif keep:
+                whole[parameter] = (before + made).to(before.dtype)
+            else:
+                whole[parameter] = before
+                adds[0].append(before)
+                # the sum is taken in the wider dtype, and cast once
+                adds[1].append(made if made.dtype == before.dtype else (before + made).sub_(before))
+        for parameter, gradient in whole.items():
+            parameter.grad = gradient
         self._sums.clear()
+        return adds
 
     def restore(self) -> None:
         """Put the gradients back as they were before the step."""
         self._sums.clear()
         for parameter, before in self._before.items():
             parameter.grad = before
-
-
-def _joined(before: torch.Tensor | None, made: torch.Tensor, parameter: torch.Tensor, *, keep: bool) -> torch.Tensor:
-    """Return the whole gradient, cast once to the dtype that the parameter's has."""
-    if before is None:
-        return made.to(parameter.grad_dtype or made.dtype)
-    if made.dtype == before.dtype:
-        return before + made if keep else before.add_(made)
-    total = before + made  # in the wider dtype
-    return total.to(before.dtype) if keep else before.copy_(total)

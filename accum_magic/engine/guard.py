@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from accum_magic.engine.memory import Meter
-from accum_magic.engine.oom import BudgetExceededError
 from accum_magic.engine.saved import SavedTensors
+from accum_magic.errors import BudgetExceededError
 
 _READS = 32  # of the memory in use, while what is free is used up
 _HELD_IN_BACKWARD = 2  # times the largest saved tensor: a layer's incoming and outgoing gradient

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -13,7 +14,7 @@ from accum_magic.engine.counting import Totals, count_totals
 from accum_magic.engine.guard import BudgetGuard
 from accum_magic.engine.measured import Measured
 from accum_magic.engine.oom import forget, is_out_of_memory
-from accum_magic.engine.rescue import Progress, Reached, gave_up, once_more, reached_by, smaller
+from accum_magic.engine.rescue import Progress, Reached, gave_up, is_reentrant, once_more, reached_by, smaller
 from accum_magic.engine.values import Collector
 from accum_magic.engine.weighing import Nothing, Weighing
 from accum_magic.engine.weights import look_at, parameters_of
@@ -41,13 +42,16 @@ class MicroBatches(WholeStep):
     loss_at: int | None = None  # which of the step's values the loss is
     progress: Progress | None = None  # of the micro-batch that runs
     reached: list[Reached] = field(default_factory=list)  # by micro-batch
+    alone: int = -1  # a micro-batch that cannot be cut, and runs a second time
 
     def run(self, read: tuple[str, ...], unread: tuple[str, ...]) -> tuple[Any, ...]:
         """Run them all and return the values of the whole batch."""
         __tracebackhide__ = True
-        if self.site.facts is None:
-            return self.plain((*read, *unread))
         with self.statistics:
+            if len(self.sizes) == 1 and self.measured is None:
+                values = self.plain_if_it_fits((*read, *unread))
+                if values is not None:
+                    return values
             if self.site.calls is None:
                 try:
                     return self._run_many(read, unread)
@@ -68,7 +72,7 @@ class MicroBatches(WholeStep):
         index = 0
         while index < len(self.sizes):
             if recall is not None and (index == 0 or not self.site.is_reentrant):
-                recall.take()
+                once_more(recall.take)
             error = self._failure(index)
             if error is None:
                 index += 1
@@ -83,13 +87,11 @@ class MicroBatches(WholeStep):
     def _failure(self, index: int) -> Exception | None:
         """Run a micro-batch, and return the out-of-memory error that has ended it."""
         __tracebackhide__ = True
-        guard = None if self.guard_bytes is None else BudgetGuard(self.run_of_cell.meter, self.guard_bytes)
         try:
-            if guard is None:
+            if self.measured is None and self.guard_bytes is None:
                 self._run_one(index)
             else:
-                with guard:
-                    self._run_one(index, guard.check)
+                self._run_watched(index)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -97,13 +99,23 @@ class MicroBatches(WholeStep):
             return error
         return None
 
-    def _run_one(self, index: int, check: Callable[[], None] | None = None) -> None:
-        """Run one micro-batch forward and backward; `check` is asked between the two whether it may go on."""
+    def _run_watched(self, index: int) -> None:
+        """Run a micro-batch whose time and memory are measured, or whose memory may burst the budget."""
+        __tracebackhide__ = True
+        measured, meter = self.measured, self.run_of_cell.meter
+        guard = None if self.guard_bytes is None else BudgetGuard(meter, self.guard_bytes)
+        if measured is not None:
+            measured.begins()
+        with guard or nullcontext():
+            self._run_one(index, meter.now_bytes if guard is None else guard.check)
+        if measured is not None:
+            measured.ends(self.sizes[index])
+
+    def _run_one(self, index: int, is_forward_done: Callable[[], object] | None = None) -> None:
+        """Run one micro-batch forward and backward; between the two all is alive that the backward will free."""
         __tracebackhide__ = True
         self.run_of_cell.micro_batch = index + 1
         self.statistics.micro_batch = index
-        if self.measured is not None:
-            self.measured.begins()
         if self.counted is None:
             self._count(zip(*self.columns, strict=True))
             self._weigh_again(index)
@@ -125,17 +137,13 @@ class MicroBatches(WholeStep):
         if remembered is not None:
             remembering.learn(remembered, values)
         del values, remembered, seen, pieces  # what the backward does not need goes before it
-        if self.measured is not None:
-            self.measured.is_forward_done()
-        if check is not None:
-            check()
+        if is_forward_done is not None:
+            is_forward_done()
         self._back_propagate(weighing, index, roots)
         del roots
         if self.gradients.folds:
             self.gradients.fold()
         self.progress = None
-        if self.measured is not None:
-            self.measured.ends(self.sizes[index])
 
     def _back_propagate(self, weighing: Weighing, index: int, roots: Sequence[torch.Tensor]) -> None:
         __tracebackhide__ = True
@@ -179,8 +187,12 @@ class MicroBatches(WholeStep):
         self.progress = None
         if self.weighing is not None:
             self.weighing.release()
-        if pieces == 1 or reached is None:
-            raise gave_up(error, site.where, size)
+        if reached is None:
+            raise error
+        if pieces == 1:
+            if self.alone == index:
+                raise gave_up(error, site.where, size)
+            self.alone = index  # once more: what has been freed may be enough
         if site.is_reentrant:
             self.gradients.begin_again()
         of_each = [reached, *self.reached[start + 1 :]]
@@ -248,6 +260,7 @@ class MicroBatches(WholeStep):
         if is_another or not is_known:
             self._count(zip(*(column[1:] for column in self.columns), strict=True), roots)
         if is_new:
+            self.site.is_reentrant = is_reentrant(roots)
             self.site.signature = signature
             self.run_of_cell.learn(self.site)
         return parameters

@@ -22,10 +22,6 @@ class Measured:
         """Tell that a micro-batch begins."""
         self.memory.meter.begin_step()
 
-    def is_forward_done(self) -> None:
-        """Tell that autograd now holds all that the backward will free."""
-        self.memory.meter.now_bytes()
-
     def ends(self, size: int) -> None:
         """Tell that a micro-batch of a size has ended."""
         self.clock.lap()

@@ -1,4 +1,4 @@
-"""Memory that training will hold and does not yet: gradients before the first backward, optimizer state before a step."""
+"""Memory that training will hold and does not yet: gradients, and the state of optimizers that have not stepped."""
 
 from __future__ import annotations
 

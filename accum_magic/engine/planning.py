@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal
@@ -119,7 +119,15 @@ class Planning:
         if isinstance(site.plan, Auto) and site.plan_facts is facts:
             return site.plan
         code = self.micro_step.__code__
-        key = (code.co_code, code.co_names, facts.saved_bytes, facts.roots, site.calls is None, bool(site.reasons), unit)
+        key = (
+            code.co_code,
+            code.co_names,
+            facts.saved_bytes,
+            facts.roots,
+            site.calls is None,
+            bool(site.reasons),
+            unit,
+        )
         constant, each = facts.saved_bytes
         is_free = not site.reasons  # the micro-batches' size changes an approximate result
 

@@ -14,12 +14,13 @@ from accum_magic.engine.calls import StudiedCalls
 from accum_magic.engine.facts import StepFacts, Unknown
 from accum_magic.engine.failure import Attempt
 from accum_magic.engine.first_samples import copies_of_one, first_samples, pairwise_names
-from accum_magic.engine.prepared import Prepared
-from accum_magic.engine.probe import probe
 from accum_magic.engine.measured import Measured
 from accum_magic.engine.planner import Asked, Auto
+from accum_magic.engine.prepared import Prepared
+from accum_magic.engine.probe import probe
 from accum_magic.engine.remember import Remembering
 from accum_magic.engine.replayable import calls_to_replay, is_to_replay, replay_notes
+from accum_magic.engine.rescue import Recall
 from accum_magic.engine.split import (
     UnequalRows,
     attributes_of,
@@ -27,7 +28,6 @@ from accum_magic.engine.split import (
     rows_of_attributes,
     split,
 )
-from accum_magic.engine.rescue import Recall
 from accum_magic.engine.targets import Targets
 from accum_magic.engine.undo import Rehearsal
 from accum_magic.errors import BatchError
@@ -357,4 +357,3 @@ class Site:
         known = {key for key in before if key in prepared}  # what once was not in the batch is counted for good
         self.counted = tuple(sorted(missing | known))
         return missing <= known
-

@@ -129,7 +129,7 @@ def _gradients_made(
     gradients = loop.gradients
     try:
         values = loop.run(read, unread)
-        observed = gradients.observed()
+        observed = once_more(gradients.observed)
         _back_propagate(carried, gradients)
         once_more(loop.statistics.update)
         once_more(lambda: gradients.finish(keep=keep))

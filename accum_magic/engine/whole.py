@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -13,16 +14,21 @@ from accum_magic.engine.batch_norm import RunningStatistics
 from accum_magic.engine.calls import StudiedCalls
 from accum_magic.engine.facts import StepFacts
 from accum_magic.engine.gradients import SetAside
+from accum_magic.engine.oom import forget, is_out_of_memory
 from accum_magic.engine.replayable import UNTOLD_ROWS, WHOLE
+from accum_magic.engine.rescue import gave_up
 from accum_magic.engine.run import Run
 from accum_magic.engine.saved import SavedTensors
 from accum_magic.engine.site import Outcome, Site
+from accum_magic.engine.split import micro_batch_sizes
 from accum_magic.engine.undo import RandomStates
 from accum_magic.engine.values import detached
 from accum_magic.engine.weights import parameters_of
 
 _REPLAYED = ("replayed",)  # in place of a graph's signature
-_FRAMES_TO_THE_CELL = 7  # learn, _replay, replay, run, _gradients_made, step: then the user's own line
+_FRAMES_TO_THE_CELL = (
+    8  # learn, _replay, _replay_what_fits, replay, run, _gradients_made, step: then the user's own line
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +39,11 @@ class Backward:
     options: Sequence[Mapping[str, object]]
 
     def __call__(
-        self, which: int, root: torch.Tensor, gradient: torch.Tensor | None, inputs: Sequence[torch.Tensor] | None = None
+        self,
+        which: int,
+        root: torch.Tensor,
+        gradient: torch.Tensor | None,
+        inputs: Sequence[torch.Tensor] | None = None,
     ) -> None:
         """Back-propagate one loss, starting from `gradient` in place of 1; to some `inputs` only, if there are any."""
         __tracebackhide__ = True
@@ -44,8 +54,8 @@ class Backward:
         if gradient is not None:
             options["gradient"] = gradient
         if inputs is not None:
-            own = options.get("inputs")
-            wanted = [own] if isinstance(own, torch.Tensor) else inputs if own is None else own
+            own: Any = options.get("inputs", inputs)
+            wanted = [own] if isinstance(own, torch.Tensor) else own
             options["inputs"] = [leaf for leaf in inputs if any(leaf is one for one in wanted)]
             if not options["inputs"]:
                 return
@@ -73,11 +83,30 @@ class WholeStep:
         assert self.site.facts is not None  # noqa: S101 - a step is measured before its first micro-batch
         return self.site.facts
 
-    def plain(self, names: Sequence[str]) -> tuple[Any, ...]:
-        """Run the step as the plain cell does, a single micro-batch; return its values."""
+    def plain_if_it_fits(self, names: Sequence[str]) -> tuple[Any, ...] | None:
+        """Run the step as the plain cell does, a single micro-batch, and return its values.
+
+        None where it runs out of memory: it is measured then, and to be cut.
+        """
         __tracebackhide__ = True
-        self.run_of_cell.micro_batches = self.run_of_cell.micro_batch = 1
-        return self._run(names)
+        run, start = self.run_of_cell, RandomStates.now()
+        if "torch._dynamo" not in sys.modules:  # compiled code minds hooks on all modules
+            self.statistics.find_layers()
+        try:
+            run.micro_batches = run.micro_batch = 1
+            return self._run(names)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            forget(error)
+            failed = error
+        self._take_smaller(failed)
+        del failed
+        start.restore()
+        run.meter.release()
+        if self.site.facts is None:
+            self.site.measure(self.micro_step, self.batch, self.sizes, names)
+        return None
 
     def replay(self, names: Sequence[str]) -> tuple[Any, ...] | None:
         """Run the step with its module calls in chunks, and return its values.
@@ -88,15 +117,50 @@ class WholeStep:
         __tracebackhide__ = True
         from accum_magic.engine.replay import AnotherCallError  # activation checkpointing is read when it is needed
 
-        assert self.site.calls is not None  # noqa: S101 - or it is no step to replay
         start = RandomStates.now()
         try:
-            return self._replay(self.site.calls, names)
+            return self._replay_what_fits(names, start)
         except AnotherCallError:
             self.statistics.forget()
             start.restore()
         self.site.measure(self.micro_step, self.batch, self.sizes, names)
-        return None if self.site.calls is None else self._replay(self.site.calls, names, is_strict=False)
+        return None if self.site.calls is None else self._replay_what_fits(names, start, is_strict=False)
+
+    def _replay_what_fits(
+        self, names: Sequence[str], start: RandomStates, *, is_strict: bool = True
+    ) -> tuple[Any, ...]:
+        """Run the step in chunks; if they run out of memory all of it runs again, in smaller ones."""
+        __tracebackhide__ = True
+        calls = self.site.calls
+        assert calls is not None  # noqa: S101 - or it is no step to replay
+        while True:
+            try:
+                return self._replay(calls, names, is_strict=is_strict)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                forget(error)
+                failed = error
+            self._take_smaller(failed)
+            del failed
+            start.restore()
+            self.run_of_cell.meter.release()
+
+    def _take_smaller(self, error: Exception) -> None:
+        """Drop what a step has made that has run out of memory, and cut its batch smaller.
+
+        Raises:
+            Exception: The error; there is nothing smaller.
+
+        """
+        site, largest = self.site, max(self.sizes)
+        if largest == 1:
+            raise gave_up(error, site.where, largest)
+        site.plan.ceiling.failed(largest)
+        self.gradients.begin_again()
+        self.statistics.forget()
+        self.sizes = micro_batch_sizes(sum(self.sizes), None, site.plan.ceiling.under(largest - 1))
+        self.run_of_cell.rescued(site, largest, len(self.sizes))
 
     def _replay(self, calls: StudiedCalls, names: Sequence[str], *, is_strict: bool = True) -> tuple[Any, ...]:
         __tracebackhide__ = True
