@@ -1,0 +1,255 @@
+"""Out-of-memory errors at every operation of a step: no gradient is lost or counted twice, and the run goes on.
+
+By default each cell but the first is hit at some thirty operations, evenly spread, and at each that writes into a
+gradient. With ACCUM_MAGIC_EVERY_FAULT=1 every cell is hit at every operation, which takes some minutes.
+"""
+
+import os
+from dataclasses import replace
+
+import pytest
+import torch
+from fault_cells import CELLS, UNEQUAL
+from fault_tools import BACKWARD, BETWEEN, FORWARD, OPTIMIZER, Faults, fail_at
+
+import accum_magic
+
+IS_COMPLETE = bool(os.environ.get("ACCUM_MAGIC_EVERY_FAULT"))
+MOST = 16
+BY_NAME = {cell.name: cell for cell in (*CELLS, *UNEQUAL)}
+TANH = torch.ops.aten.tanh.default
+NAMES_OF_THE_STEP = {"batches", "x", "y", "out", "loss", "a", "b", "first", "second", "weight", "random state"}
+
+
+def each(cells):
+    return pytest.mark.parametrize("cell", cells, ids=lambda cell: cell.name)
+
+
+def survivable(operations):
+    """Yield what must be survived: all but an optimizer's step that has begun to write."""
+    has_written = False
+    for operation in operations:
+        has_written = has_written and operation.place == OPTIMIZER
+        if not has_written:
+            yield operation
+        has_written = operation.place == OPTIMIZER and (has_written or operation.writes)
+
+
+def chosen(operations, most=MOST):
+    operations = list(operations)
+    stride = 1 if IS_COMPLETE else max(1, -(-len(operations) // most))
+    return operations[::stride]
+
+
+def hits(cell, operations):
+    """Return operations to fail at, and when."""
+    operations = list(survivable(operations))
+    most = len(operations) if cell is CELLS[0] else MOST
+    accumulations = [o for o in operations if o.place == BACKWARD and o.writes]
+    early = [(o, "before") for o in chosen(operations, most)]
+    return early + [(o, "after") for o in chosen(accumulations, most // 4)]
+
+
+def rescued():
+    return [event for event in accum_magic.last_run().events if type(event).__name__ == "MicroBatchRescued"]
+
+
+def failed(cell, faults, expected, *, but=()):
+    """Run a cell with faults; say what is not as without."""
+    try:
+        left = cell.run(faults)
+    except Exception as error:  # noqa: BLE001 - all of them are told together
+        return f"{type(error).__name__}: {str(error).splitlines()[0][:90]}"
+    if not faults.raised:
+        return "was not reached"
+    differences = left.differences(expected, cell.rtol, but=but)
+    is_split = any(o.place in {FORWARD, BACKWARD} for o in faults.raised)
+    return "; ".join(differences[:3]) or ("" if not is_split or rescued() else "no event tells of it")
+
+
+def judged(cell, trials, expected, *, but=()):
+    """Assert that all trials (what it is, faults) leave what is expected; tell how many there were."""
+    found = {str(what): failed(cell, faults, expected, but=but) for what, faults in trials}
+    bad = {what: why for what, why in found.items() if why}
+    print(f"\n{cell.name}: {len(found) - len(bad)} of {len(found)} survived", end="")
+    assert found
+    assert not bad, "\n".join([f"{len(bad)} of {len(found)}", *(f"{w}: {y}" for w, y in list(bad.items())[:12])])
+
+
+@each(CELLS)
+def test_a_step_survives_an_error_at_any_operation(cell):
+    undisturbed = Faults()
+    expected = cell.run(undisturbed)
+    trials = [(f"{when} {o}", fail_at(o.number, when=when)) for o, when in hits(cell, undisturbed.operations)]
+    judged(cell, trials, expected)
+
+
+@each(CELLS if IS_COMPLETE else CELLS[::2])
+def test_the_pieces_may_fail_again(cell):
+    undisturbed = Faults()
+    expected = cell.run(undisturbed)
+    first = [o for o in survivable(undisturbed.operations) if o.place in {FORWARD, BACKWARD}]
+    trials = [
+        (f"{o}, then {more} on", Faults(lambda p, n=o.number, m=more: p.number == n or is_later(p, n + m)))
+        for o, more in zip(chosen(first, MOST // 3), (1, 3, 6, 10, 15, 21, 28, 36) * len(first), strict=False)
+    ]
+    judged(cell, trials, expected)
+
+
+def is_later(operation, number):
+    return operation.number == number and operation.place != OPTIMIZER
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        lambda: RuntimeError("CUDA error: out of memory"),
+        lambda: RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory"
+        ),
+        lambda: RuntimeError("MPS backend out of memory (MPS allocated: 9.0 GB, max allowed: 9.07 GB)."),
+        lambda: MemoryError("Unable to allocate 1.00 GiB for an array"),
+    ],
+)
+def test_other_words_of_the_same_error(error):
+    cell, undisturbed = CELLS[0], Faults()
+    expected = cell.run(undisturbed)
+    operations = [o for o in undisturbed.operations if o.place in {FORWARD, BACKWARD}]
+    judged(cell, [(o, fail_at(o.number, error=error)) for o in chosen(operations, 6)], expected)
+
+
+# ---------------------------------------------------------------- when it cannot be, or must not be, survived
+
+
+ACCUMULATES = [
+    replace(BY_NAME[name], cell=BY_NAME[name].cell.replace("    opt.zero_grad()\n", ""))
+    for name in (
+        "gradients from before", "mlp, N = 1", "ignored targets beside a mean", "total read from the graph",
+        "counted beforehand", "two backwards apart", "replay, infonce", "float32 sums", "noise", "batch norm",
+        "a graph computed once", "checkpointed, reentrant",
+    )
+]  # fmt: skip
+
+
+def undisturbed_steps(cell):
+    """Return what is left after no step, after one, and after all."""
+    batches = cell.make()["batches"]
+    return [cell.run(Faults(), batches=batches_of(cell)[:count]) for count in range(len(batches) + 1)]
+
+
+def batches_of(cell):
+    torch.manual_seed(0)
+    return cell.make()["batches"]
+
+
+@each(ACCUMULATES)
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+def test_another_error_leaves_all_as_before_the_step(cell, error):
+    undisturbed = Faults()
+    cell.run(undisturbed)
+    after = undisturbed_steps(cell)
+    bad = []
+    inside = [o for o in undisturbed.operations if o.place != OPTIMIZER]
+    for operation in chosen(inside, MOST // 2):
+        with pytest.raises(error):
+            cell.run(fail_at(operation.number, error=error))
+        bad += undone(cell, after, operation)
+    assert not bad, "\n".join(bad[:8])
+
+
+def undone(cell, after, what):
+    """Say what is not as before the step that has failed."""
+    steps = accum_magic.last_run().steps
+    differences = cell.left().differences(after[steps], 0.0, but=NAMES_OF_THE_STEP)
+    return [f"{what}, behind {steps} steps: {d}" for d in differences] + forgotten()
+
+
+def forgotten():
+    """Say what an error has left switched on."""
+    hooks = torch.nn.modules.module._global_forward_pre_hooks
+    return ["a hook on all modules is left"] * bool(hooks) + ["no gradients"] * (not torch.is_grad_enabled())
+
+
+@each([*ACCUMULATES, BY_NAME["dropout"]])
+def test_it_gives_up_where_even_single_samples_fail(cell):
+    undisturbed = Faults()
+    cell.run(undisturbed)
+    after = undisturbed_steps(cell)
+    for number in (first_of(undisturbed.operations, FORWARD), last_of(undisturbed.operations, FORWARD)):
+        faults = Faults(lambda o, n=number: o.number >= n and o.place in {FORWARD, BACKWARD})
+        with pytest.raises((accum_magic.AccumulateError, torch.OutOfMemoryError)) as caught:
+            cell.run(faults)
+        assert isinstance(caught.value, torch.OutOfMemoryError) or isinstance(
+            caught.value.__cause__, torch.OutOfMemoryError
+        )
+        assert 1 < len(faults.raised) < 20
+        assert not undone(cell, after, number)
+        assert not cell.run(Faults()).differences(after[-1], cell.rtol, but=NAMES_OF_THE_STEP)
+
+
+def first_of(operations, place):
+    return next(o.number for o in operations if o.place == place)
+
+
+def last_of(operations, place):
+    return next(o.number for o in reversed(operations) if o.place == place)
+
+
+# ---------------------------------------------------------------- a device that holds so many samples
+
+
+def larger(batches, samples, steps):
+    return [(x.repeat(samples, 1)[:samples], y.repeat(samples)[:samples]) for x, y in batches] * (steps // len(batches))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+@pytest.mark.parametrize("holds", [1, 3, 5])
+def test_a_device_that_holds_so_many_samples(n, holds):
+    cell = replace(BY_NAME["mlp, momentum"], n=n)
+    steps = 20
+    batches = larger(batches_of(cell), 16, steps)
+    expected = cell.run(Faults(), batches=batches)
+    faults = Faults(lambda o: o.function == TANH and o.rows > holds)
+    left = cell.run(faults, batches=batches)
+    assert not left.differences(expected, cell.rtol)
+    assert all(event.samples > holds for event in rescued())
+    assert 0 < len(faults.raised) < steps  # it learns from an error, and tries larger ones only now and then
+
+
+def test_micro_batches_grow_back():
+    cell = BY_NAME["mlp, momentum"]
+    batches = larger(batches_of(cell), 12, 300)
+    faults = fail_at(1)
+    left = cell.run(faults, batches=batches)
+    counts = [e.micro_batches for e in accum_magic.last_run().events if type(e).__name__ == "StepDone"]
+    assert max(counts[:3]) > cell.n
+    assert counts[-1] == cell.n
+    assert not left.differences(cell.run(Faults(), batches=batches), 1e-7)
+
+
+# ---------------------------------------------------------------- where smaller pieces compute something else
+
+
+@each(UNEQUAL[:2])
+def test_running_statistics_of_a_rescued_step_move_once(cell):
+    undisturbed = Faults()
+    expected = cell.run(undisturbed)
+    statistics = [n for n in expected.values if "running" in n or "tracked" in n]
+    assert len(statistics) == 3
+    others = tuple(n for n in expected.values if n not in statistics)
+    trials = [(o, fail_at(o.number)) for o in chosen(survivable(undisturbed.operations))]
+    judged(cell, trials, expected, but=others)
+
+
+def test_dropout_survives():
+    cell, undisturbed = UNEQUAL[2], Faults()
+    expected = cell.run(undisturbed)
+    names = tuple(n for n in expected.values if not n.startswith("len("))
+    trials = [(o, fail_at(o.number)) for o in chosen(survivable(undisturbed.operations))]
+    judged(cell, trials, expected, but=names)
+
+
+def test_faults_hit_all_parts_of_a_step():
+    undisturbed = Faults()
+    CELLS[0].run(undisturbed)
+    assert {o.place for o in undisturbed.operations} == {FORWARD, BACKWARD, BETWEEN, OPTIMIZER}
