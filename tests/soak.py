@@ -38,8 +38,8 @@ def sizes():
         "resident_bytes": resident_pages * os.sysconf("SC_PAGE_SIZE"),
         "objects": len(gc.get_objects()) if gc.collect() >= 0 else 0,
         "threads": threading.active_count(),
-        "kernel threads": len(os.listdir("/proc/self/task")),
-        "files": len(os.listdir("/proc/self/fd")),
+        "kernel threads": entries("/proc/self/task"),
+        "files": entries("/proc/self/fd"),
         "events": len(current_run().events),
         "losses": len(current_run().losses),
         "sites": len(current_run().sites),
@@ -47,6 +47,11 @@ def sizes():
         "global hooks": sum(map(len, hooks())),
         **caches(),
     }
+
+
+def entries(folder):
+    """Count what a folder lists."""
+    return len(list(Path(folder).iterdir()))
 
 
 def hooks():
