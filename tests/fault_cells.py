@@ -28,7 +28,7 @@ def sgd(model, **options):
     return torch.optim.SGD(model.parameters(), lr=0.1, **({"momentum": 0.9} | options))
 
 
-def data(*shape, samples=5, classes=3):
+def data(*shape, samples=7, classes=3):
     return [(torch.randn(samples, *shape).double(), torch.randint(classes, (samples,))) for _ in range(STEPS)]
 
 
@@ -81,7 +81,7 @@ class ReturnsLoss(nn.Module):
 
 def shifted():
     model = ReturnsLoss().double()
-    batches = [(torch.randint(7, (5, 4)), torch.randint(7, (5, 4))) for _ in range(STEPS)]
+    batches = [(torch.randint(7, (6, 4)), torch.randint(7, (6, 4))) for _ in range(STEPS)]
     for _, y in batches:
         y[0, 2:] = y[3, 1:] = -100
     return {"model": model, "opt": sgd(model), "batches": batches}
@@ -134,7 +134,7 @@ def normalised():
 
 def pairs():
     model = mlp()
-    batches = [(torch.randn(5, 4).double(), torch.randn(5, 4).double()) for _ in range(STEPS)]
+    batches = [(torch.randn(6, 4).double(), torch.randn(6, 4).double()) for _ in range(STEPS)]
     return {"model": model, "opt": sgd(model), "batches": batches}
 
 
@@ -272,7 +272,7 @@ class Sparse(nn.Module):
 
 def sparse():
     model = Sparse().double()
-    batches = [(torch.randint(7, (5, 3)), torch.randint(3, (5,))) for _ in range(STEPS)]
+    batches = [(torch.randint(7, (7, 3)), torch.randint(3, (7,))) for _ in range(STEPS)]
     return {"model": model, "opt": sgd(model, momentum=0.0), "batches": batches}
 
 

@@ -15,7 +15,7 @@ from fault_tools import BACKWARD, BETWEEN, FORWARD, OPTIMIZER, Faults, fail_at
 import accum_magic
 
 IS_COMPLETE = bool(os.environ.get("ACCUM_MAGIC_EVERY_FAULT"))
-MOST = 16
+MOST = 12
 BY_NAME = {cell.name: cell for cell in (*CELLS, *UNEQUAL)}
 TANH = torch.ops.aten.tanh.default
 NAMES_OF_THE_STEP = {"batches", "x", "y", "out", "loss", "a", "b", "first", "second", "weight", "random state"}
@@ -143,7 +143,7 @@ def batches_of(cell):
 
 
 @each(ACCUMULATES)
-@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt] if IS_COMPLETE else [KeyboardInterrupt])
 def test_another_error_leaves_all_as_before_the_step(cell, error):
     undisturbed = Faults()
     cell.run(undisturbed)
@@ -202,11 +202,10 @@ def larger(batches, samples, steps):
     return [(x.repeat(samples, 1)[:samples], y.repeat(samples)[:samples]) for x, y in batches] * (steps // len(batches))
 
 
-@pytest.mark.parametrize("n", [1, 2, 3])
-@pytest.mark.parametrize("holds", [1, 3, 5])
+@pytest.mark.parametrize(("n", "holds"), [(1, 5), (2, 1), (2, 3), (3, 4)])
 def test_a_device_that_holds_so_many_samples(n, holds):
     cell = replace(BY_NAME["mlp, momentum"], n=n)
-    steps = 20
+    steps = 12
     batches = larger(batches_of(cell), 16, steps)
     expected = cell.run(Faults(), batches=batches)
     faults = Faults(lambda o: o.function == TANH and o.rows > holds)
@@ -218,7 +217,7 @@ def test_a_device_that_holds_so_many_samples(n, holds):
 
 def test_micro_batches_grow_back():
     cell = BY_NAME["mlp, momentum"]
-    batches = larger(batches_of(cell), 12, 300)
+    batches = larger(batches_of(cell), 12, 160)
     faults = fail_at(1)
     left = cell.run(faults, batches=batches)
     counts = [e.micro_batches for e in accum_magic.last_run().events if type(e).__name__ == "StepDone"]
