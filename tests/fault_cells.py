@@ -299,7 +299,7 @@ SHIFTED = ("loss, out = model(x, y)",)
 CELLS = [
     Faulty("mlp, momentum", step(*OUT, cell=READ), plain),
     Faulty("mlp, N = 1", step(*OUT, cell=READ), plain, n=1),
-    Faulty("mlp, a size", step(*OUT, cell=READ), plain, n=None, options="--size 2"),
+    Faulty("mlp, a size", step(*OUT, cell=READ), plain, n=None, options="--size 3"),
     Faulty(
         "transformer, tied, adam, clipped",
         step("out = model(x)", "loss = F.cross_entropy(out.flatten(0, 1), y.flatten())", cell=CLIPPED),
