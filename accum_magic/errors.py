@@ -29,6 +29,10 @@ class ReleasedError(AccumulateError):
     """A value of the micro-batches was not kept, and is asked for later."""
 
 
+class OptimizerStepError(AccumulateError):
+    """Memory ran out inside of `optimizer.step()`; the message says how far it got, and what to do."""
+
+
 class BudgetExceededError(AccumulateError, RuntimeError):
     """More memory is in use than the budget allows, before the machine itself runs out of it.
 

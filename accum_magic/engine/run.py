@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from accum_magic.engine.budget import Budget
 from accum_magic.engine.events import (
@@ -26,6 +27,7 @@ from accum_magic.engine.events import (
 from accum_magic.engine.footprint import Footprint
 from accum_magic.engine.memory import Meter
 from accum_magic.engine.noise import Noise, NoiseScale
+from accum_magic.engine.optimizer_step import guard, let_interrupt_through, release
 from accum_magic.engine.run_memory import RunMemory
 from accum_magic.engine.site import Site
 
@@ -218,6 +220,7 @@ class Run:
         """End the run: clocks stop, and steps no longer count for it."""
         if _Runs.current is self:
             _Runs.current = None
+            release()
         if self.ended_s is None:
             self.ended_s = time.perf_counter()
             self.peak_bytes = self.meter.peak_bytes()
@@ -277,6 +280,7 @@ def begin(
 ) -> Run:
     """Begin a run; steps count for it until it is ended."""
     if _Runs.hook is None:
+        register_optimizer_step_pre_hook(_guard_optimizer_step)
         _Runs.hook = register_optimizer_step_post_hook(_count_optimizer_step)
     _Runs.current = _Runs.last = Run(total_steps, subscribers, is_shown=is_shown)
     return _Runs.current
@@ -308,8 +312,14 @@ def last_run() -> RunSummary | None:
     return None if _Runs.last is None else _Runs.last.summary()
 
 
-def _count_optimizer_step(optimizer: torch.optim.Optimizer, *_: object) -> None:
+def _guard_optimizer_step(optimizer: Optimizer, *_: object) -> None:
+    if _Runs.current is not None:
+        guard(type(optimizer))
+
+
+def _count_optimizer_step(optimizer: Optimizer, *_: object) -> None:
     run = _Runs.current
     if run is not None:
         run.optimizer_steps += 1
         run.memory.holdings.stepped(optimizer)
+        let_interrupt_through()
