@@ -6,7 +6,7 @@ import ast
 import inspect
 import os
 import warnings
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
@@ -26,10 +26,10 @@ from accum_magic.options import REPLAY, options_from
 from accum_magic.view.text import TextView, line_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import CodeType
 
-    from IPython.core.interactiveshell import InteractiveShell
+    from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
 
     from accum_magic.cell.rewrite import Rewrite
     from accum_magic.engine.run import Run
@@ -71,10 +71,10 @@ class AccumulateMagics(Magics):
             print(explain(rewritten) if arguments.explain else rewritten.source, end="")
             return None
         if arguments.check:
-            with checking(rewritten, self.shell.user_ns) as check:
+            with self._noticing(), checking(rewritten, self.shell.user_ns) as check:
                 _Session(self.shell, rewritten, arguments).execute(filename)
             return display(check.result)
-        with _Session(self.shell, rewritten, arguments) as session:
+        with self._noticing(), _Session(self.shell, rewritten, arguments) as session:
             return session.execute(filename)
 
     async def accumulate_awaiting(self, line: str, cell: str) -> Any:
@@ -85,13 +85,39 @@ class AccumulateMagics(Magics):
             print(explain(rewritten) if arguments.explain else rewritten.source, end="")
             return None
         if arguments.check:
-            with checking(rewritten, self.shell.user_ns) as check:
+            with self._noticing(), checking(rewritten, self.shell.user_ns) as check:
                 await _Session(self.shell, rewritten, arguments).execute_awaiting(filename)
             return display(check.result)
-        with _Session(self.shell, rewritten, arguments) as session:
+        with self._noticing(), _Session(self.shell, rewritten, arguments) as session:
             return await session.execute_awaiting(filename)
 
     shell: InteractiveShell
+    ran_out_of_memory = False  # a cell has, and its error is about to be shown
+
+    def let_go(self, result: ExecutionResult) -> None:
+        """Take from an out-of-memory error, once it is shown, the tensors of its frames (IPython calls this).
+
+        The shell keeps the last traceback, and that the locals of all functions on the way: they would fill the memory
+        that the next cell needs. Only now, for without locals the traceback would show frames of ours, and no
+        arguments. Other errors keep their frames, for `%debug`.
+        """
+        if self.ran_out_of_memory:
+            from accum_magic.engine.oom import forget
+
+            self.ran_out_of_memory = False
+            forget(result.error_in_exec)
+
+    @contextmanager
+    def _noticing(self) -> Iterator[None]:
+        """Notice an out-of-memory error on its way to the shell."""
+        __tracebackhide__ = True
+        try:
+            yield
+        except BaseException as error:
+            from accum_magic.engine.oom import is_about_memory
+
+            self.ran_out_of_memory = is_about_memory(error)
+            raise
 
     def _prepare(self, line: str, cell: str) -> tuple[Any, Rewrite, str]:
         arguments = self._arguments(line)
@@ -301,14 +327,18 @@ _hand_over.has_side_effects = True  # type: ignore[attr-defined]
 def load(shell: InteractiveShell) -> None:
     """Register the magic and its input transformer."""
     unload(shell)
-    shell.register_magics(AccumulateMagics(shell))
+    magics = AccumulateMagics(shell)
+    shell.register_magics(magics)
+    shell.events.register("post_run_cell", magics.let_go)
     shell.input_transformers_cleanup.append(_hand_over)
 
 
 def unload(shell: InteractiveShell) -> None:
     """Leave the shell as it was before `load`."""
     shell.magics_manager.magics["cell"].pop(_NAME, None)
-    shell.magics_manager.registry.pop(AccumulateMagics.__name__, None)
+    magics = shell.magics_manager.registry.pop(AccumulateMagics.__name__, None)
+    if magics is not None:
+        shell.events.unregister("post_run_cell", magics.let_go)
     if _hand_over in shell.input_transformers_cleanup:
         shell.input_transformers_cleanup.remove(_hand_over)
 

@@ -78,6 +78,10 @@ def forget(error: BaseException | None) -> None:
     """
     for one in _chain(error):
         traceback.clear_frames(one.__traceback__)
+        for frame, _ in traceback.walk_tb(one.__traceback__):
+            # Up to Python 3.12 whoever has read `f_locals`, as a traceback with variables does, has left a dict of them
+            # in the frame; reading it anew takes from it what the frame no longer has.
+            frame.f_locals  # noqa: B018
 
 
 def free_memory() -> None:

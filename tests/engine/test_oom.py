@@ -241,6 +241,15 @@ def frames(error):
         found = found.tb_next
 
 
+def test_forget_clears_what_a_reader_of_the_locals_has_left_in_the_frames():
+    kept = []
+    error = caught(kept)
+    assert [name for tb in frames(error) for name in tb.tb_frame.f_locals if name == "local"] == ["local"]
+    forget(error)
+    gc.collect()
+    assert [ref() for ref in kept] == [None] * 3
+
+
 def test_forget_clears_the_members_of_a_group():
     kept = []
     try:
