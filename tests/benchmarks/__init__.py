@@ -22,6 +22,17 @@ only of use to see how noisy the machine was. How to read them:
   process without a step, `above / hand` the ratio of these, the import of accum_magic counted, and `without imports`
   the same above a process that has imported it. The allocator is told to give every tensor's memory back when it is
   freed: left alone, it varies the peak of the same program by a tenth, hand-written or not.
+* `auto` is compared with the best of an exhaustive search over N (`search.py`): fixed numbers of micro-batches on a
+  grid whose neighbours differ by a fifth, each timed for a step, the closest to the best again. The lowest of many
+  noisy times is too low, so the winner's are measured anew, in rounds with auto's; these are the figures. Auto's run
+  goes on all the while, a step at a time; the rounds begin when its N has stayed the same for four steps. Its search
+  is training: the gradients of its first steps are checked in float64 with everybody's, and the samples that no
+  update has seen (the probe's) are counted in the model and told in micro-batches of the size settled upon.
+* "in 64 MiB": processes whose address space is limited (RLIMIT_AS) to that much more than they have with everything
+  imported and one step done; the full batch does not fit. Samples "thrown away" have entered a forward pass and are
+  not part of the training that counts: Accelerate starts the function again for each size, Lightning puts the model
+  back after its trials. Both go on with batches of the size that they have found, so an update sees fewer samples
+  than was asked for. As for the peaks, the allocator gives every tensor's memory back.
 * Goals are those of the specification's section on figures. `met` and `missed` are told apart by more than the noise;
   `tie` means that the figure lies within the noise of its goal. Nothing fails: a figure is no test.
 """

@@ -9,11 +9,11 @@ from pathlib import Path
 TESTS = Path(__file__).parent.parent
 
 
-def in_fresh_process(*arguments, environment=None):
-    """A figure of `in_fresh_process.py`."""
+def in_fresh_process(*arguments, environment=None, module="in_fresh_process"):
+    """A figure of `in_fresh_process.py`, or of another module that prints one."""
     # every process but the first after an installation finds compiled modules
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     given = inherited | (environment or {})
-    command = [sys.executable, "-m", "benchmarks.in_fresh_process", *map(str, arguments)]
+    command = [sys.executable, "-m", f"benchmarks.{module}", *map(str, arguments)]
     done = subprocess.run(command, cwd=TESTS, env=given, check=True, stdout=subprocess.PIPE, text=True, timeout=120)
     return json.loads(done.stdout.splitlines()[-1])

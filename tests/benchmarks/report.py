@@ -13,16 +13,19 @@ class Goal:
     noise: float
     unit: str = ""
     digits: int = 3
+    at_least: bool = False  # the limit is a lower one
 
     @property
     def verdict(self):
-        if abs(self.measured - self.limit) <= self.noise:
+        if abs(self.measured - self.limit) <= self.noise and self.noise > 0:
             return "tie"
-        return "met" if self.measured < self.limit else "missed"
+        met = self.measured >= self.limit if self.at_least else self.measured <= self.limit
+        return "met" if met else "missed"
 
     def cells(self):
         measured = f"{self.measured:.{self.digits}f}{self.unit}"
-        return self.what, f"<= {self.limit:g}{self.unit}", measured, f"± {self.noise:.{self.digits}f}", self.verdict
+        sign = ">=" if self.at_least else "<="
+        return self.what, f"{sign} {self.limit:g}{self.unit}", measured, f"± {self.noise:.{self.digits}f}", self.verdict
 
 
 @dataclass
