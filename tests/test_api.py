@@ -216,7 +216,15 @@ def test_a_name_the_cell_binds_is_not_taken_for_what_an_earlier_cell_left(name, 
 
 def test_every_error_is_an_accumulate_error():
     kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass)]
-    names = ["AccumulateError", "BatchError", "OptionError", "Refusal", "ReleasedError"]
+    names = [
+        "AccumulateError",
+        "BatchError",
+        "BudgetError",
+        "BudgetExceededError",
+        "OptionError",
+        "Refusal",
+        "ReleasedError",
+    ]
     assert sorted(kind.__name__ for kind in kinds) == names
     assert all(issubclass(kind, accum_magic.AccumulateError) for kind in kinds)
     assert not issubclass(accum_magic.AccumulateError, ValueError | TypeError | AssertionError)
