@@ -85,6 +85,15 @@ class RunningStatistics:
         if self._finder is None:
             self._finder = register_module_forward_pre_hook(self._find)
 
+    def take_over(self, modules: Iterable[nn.Module]) -> None:
+        """Take over the layers within some modules."""
+        for module in modules:
+            for child in module.modules():
+                if child not in self._seen:
+                    self._seen.add(child)
+                    if isinstance(child, _BatchNorm):
+                        self._layers[child] = _Layer(child, self)
+
     def all_found(self) -> None:
         """Look for no more layers: a hook on all modules costs some microseconds per call."""
         if self._finder is not None:
@@ -95,11 +104,7 @@ class RunningStatistics:
         # A compiled graph runs no hooks later on; replicas of `nn.DataParallel` are called by threads of their own.
         if torch.compiler.is_compiling() or module in self._seen or threading.get_ident() != self._thread:
             return
-        for child in module.modules():
-            if child not in self._seen:
-                self._seen.add(child)
-                if isinstance(child, _BatchNorm):
-                    self._layers[child] = _Layer(child, self)
+        self.take_over([module])
         if module in self._layers:  # the hooks of this very call were listed before
             self._layers[module].before(module, _args)
 

@@ -18,6 +18,7 @@ from accum_magic.engine.measured import Measured
 from accum_magic.engine.planner import Asked, Auto
 from accum_magic.engine.prepared import Prepared
 from accum_magic.engine.probe import probe
+from accum_magic.engine.reach import reachable
 from accum_magic.engine.remember import Remembering
 from accum_magic.engine.replayable import calls_to_replay, is_to_replay, replay_notes
 from accum_magic.engine.rescue import Recall
@@ -29,7 +30,7 @@ from accum_magic.engine.split import (
     split,
 )
 from accum_magic.engine.targets import Targets
-from accum_magic.engine.undo import Rehearsal
+from accum_magic.engine.undo import COMPILED, Rehearsal
 from accum_magic.errors import BatchError
 
 PROBE_SAMPLES = 2  # a size of 1 broadcasts, so k = 2 and k + 1 = 3 are the cheapest two that tell
@@ -285,6 +286,14 @@ class Site:
                 measured.was_whole(sizes)
             self.pending = measured
             self.hand_over()
+
+    def modules_in_reach(self, micro_step: Callable[..., Outcome], batch: Mapping[str, Any]) -> list[nn.Module]:
+        """Return the modules that the step may call, of one that is not measured; none where code is compiled."""
+        if not self.modules:
+            found = [v for _, v in reachable(self.sources(micro_step, batch)) if isinstance(v, nn.Module)]
+            is_compiled = any(type(m).__name__ == COMPILED or m._compiled_call_impl is not None for m in found)
+            self.modules = [] if is_compiled else [weakref.ref(module) for module in found]
+        return [module for ref in self.modules if (module := ref()) is not None]
 
     def parameters(self) -> list[torch.Tensor]:
         """Return the parameters within the modules that the forward calls, those that train."""

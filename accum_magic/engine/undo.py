@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from torch.utils.hooks import RemovableHandle
 
-_COMPILED = "OptimizedModule"  # of `torch.compile(model)`; its class lies in a module that takes a second to import
+COMPILED = "OptimizedModule"  # of `torch.compile(model)`; its class lies in a module that takes a second to import
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -165,7 +165,7 @@ class Rehearsal:
 
     def holds_batch_norms(self) -> bool:
         """Whether BatchNorm layers lie within the called modules, where hooks reach them: no graph is compiled."""
-        if any(type(m).__name__ == _COMPILED or m._compiled_call_impl is not None for m in self.modules):
+        if any(type(m).__name__ == COMPILED or m._compiled_call_impl is not None for m in self.modules):
             return False
         parts: set[nn.Module] = set()
         for module in self.modules:

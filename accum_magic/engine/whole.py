@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -76,6 +75,7 @@ class WholeStep:
     backward: Callable[..., None]
     statistics: RunningStatistics = field(default_factory=RunningStatistics)
     loss: torch.Tensor | None = None  # of the whole batch, once it has run
+    is_last_try: bool = False  # of single samples, at once or in chunks
 
     @property
     def facts(self) -> StepFacts:
@@ -90,8 +90,7 @@ class WholeStep:
         """
         __tracebackhide__ = True
         run, start = self.run_of_cell, RandomStates.now()
-        if "torch._dynamo" not in sys.modules:  # compiled code minds hooks on all modules
-            self.statistics.find_layers()
+        self.statistics.take_over(self.site.modules_in_reach(self.micro_step, self.batch))
         try:
             run.micro_batches = run.micro_batch = 1
             return self._run(names)
@@ -105,7 +104,8 @@ class WholeStep:
         start.restore()
         run.meter.release()
         if self.site.facts is None:
-            self.site.measure(self.micro_step, self.batch, self.sizes, names)
+            with self.statistics.paused():
+                self.site.measure(self.micro_step, self.batch, self.sizes, names)
         return None
 
     def replay(self, names: Sequence[str]) -> tuple[Any, ...] | None:
@@ -154,12 +154,13 @@ class WholeStep:
 
         """
         site, largest = self.site, max(self.sizes)
-        if largest == 1:
+        if largest == 1 and self.is_last_try:
             raise gave_up(error, site.where, largest)
+        self.is_last_try = largest == 1  # once more: what has been freed may be enough
         site.plan.ceiling.failed(largest)
         self.gradients.begin_again()
         self.statistics.forget()
-        self.sizes = micro_batch_sizes(sum(self.sizes), None, site.plan.ceiling.under(largest - 1))
+        self.sizes = micro_batch_sizes(sum(self.sizes), None, site.plan.ceiling.under(max(1, largest - 1)))
         self.run_of_cell.rescued(site, largest, len(self.sizes))
 
     def _replay(self, calls: StudiedCalls, names: Sequence[str], *, is_strict: bool = True) -> tuple[Any, ...]:
