@@ -9,7 +9,7 @@ from accum_magic.engine.amounts import Amount, amount_from
 from accum_magic.engine.memory import Meter
 from accum_magic.errors import BudgetError, OptionError
 
-READ_AGAIN_S = 0.2  # a look at the limits takes a millisecond or two, and other processes do not move faster
+READ_AGAIN_S = 1.0  # a look at the limits takes a millisecond or two
 _LEAST_MARGIN_BYTES = 64 * 2**20
 
 
@@ -50,7 +50,7 @@ class BudgetOfRun:
         self._allowed, self._read_s = self.budget.bytes, time.monotonic()
 
     def free_bytes(self) -> int:
-        """Return what the run may still take, below 0 where it has taken more; limits are read every 0.2 s at most."""
+        """Return what the run may still take, below 0 where it has taken more; limits are read once a second."""
         now_s = time.monotonic()
         if now_s - self._read_s > READ_AGAIN_S:
             self._allowed, self._read_s = self._allowed_now(), now_s

@@ -15,23 +15,23 @@ class Ceiling:
 
     size: int | None = None
     """Samples that a micro-batch has at most; None while nothing has failed."""
-    _good: int = 0  # the largest that has run since it failed
+    _good: int = 0  # the largest that has run
     _patience: int = _FIRST_PATIENCE // 2
     _clean_steps: int = 0
 
-    def failed(self, size: int) -> None:
-        """Lower the ceiling: a micro-batch of a size has run out of memory."""
+    def failed(self, size: int, share: float = 0.5) -> None:
+        """Lower the ceiling, to a share of a size that has run out of memory or to what is known to fit."""
         if size <= self._good:  # less memory is free than before
             self._good = 0
-        self.size = max(1, self._good or size // 2)
+        self.size = max(1, self._good, int(size * share))
         self._patience = min(2 * self._patience, _MOST_PATIENCE)
         self._clean_steps = 0
 
     def passed(self, largest: int, *, is_bound: bool) -> None:
         """Count a step without a failure that the ceiling has bound, and lift it if there were enough of them."""
+        self._good = max(self._good, largest)
         if self.size is None or not is_bound:
             return
-        self._good = max(self._good, largest)
         self._clean_steps += 1
         if self._clean_steps >= self._patience:
             self.size = max(self.size + 1, int(self.size * _GROWTH))

@@ -20,6 +20,7 @@ _MOST_TIMED = 4  # micro-batches of a size that are timed while the sizes climb
 _ROUNDS = 3  # steps of each side of a duel
 _SLOWER = 1.1  # over the best so far, of two sizes in succession: larger ones are not tried
 _FASTER = 0.98  # what a challenger has to reach; less is noise
+_NEAR_TOP, _HIGHER = 0.7, 1.15  # of the largest that fits: a best near it may be bettered where more fits
 _RATIOS = (2**0.5, 2**-0.5, 2**0.25, 2**-0.25)  # of the sizes that challenge the best
 
 
@@ -65,11 +66,15 @@ class Search:
     _slower: int = 0  # sizes in succession that were slower than the best
     _ratios: list[float] | None = None  # of the challengers still to come; None while it climbs
     _duel: _Duel | None = None
+    _top: int = 0  # the largest that has fitted
     _tried: set[int] = field(default_factory=set)  # sizes that have met the best in a duel, or are it
 
     def propose(self, samples: int, largest: int) -> tuple[int, ...]:
         """Return the sizes of the micro-batches of a step."""
         largest = min(samples, max(largest, 1))
+        if self.is_settled and self.best > _NEAR_TOP * self._top and largest > _HIGHER * self._top:
+            self.is_settled, self._ratios = False, [2**0.5, 2**0.25]  # more fits than when the best was found
+        self._top = max(self._top, largest)
         if self._ratios is None and not self.is_settled:
             self._climb(samples, largest)
         if self._ratios is None and not self.is_settled:
@@ -103,7 +108,11 @@ class Search:
 
     def _climb(self, samples: int, largest: int) -> None:
         """Judge the sizes that are measured, and go to the next one."""
-        self._rung = min(self._rung or max(self.smallest, -(-samples // _MOST_AT_FIRST)), largest)
+        self._rung = self._rung or min(max(self.smallest, -(-samples // _MOST_AT_FIRST)), largest)
+        if self._rung > largest:  # less fits than before
+            self._rung = largest if not self.best else self._rung
+            self._ratios = list(_RATIOS) if self.best else None
+            return
         while self._ran[self._rung] >= self._needed(self._rung, samples):
             mine, best = min(self.times[self._rung]), min(self.times.get(self.best, [float("inf")]))
             self._slower = self._slower + 1 if mine > _SLOWER * best else 0

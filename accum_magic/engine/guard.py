@@ -24,29 +24,35 @@ class BudgetGuard(SavedTensors):
     def __init__(self, meter: Meter, budget_bytes: int) -> None:
         super().__init__()
         self._meter, self._budget = meter, budget_bytes
-        self._before = meter.now_bytes()
-        self._step = max(1, (budget_bytes - self._before) // _READS)
-        self._next_read = self._step
+        self._step = max(1, (budget_bytes - meter.now_bytes()) // _READS)
+        self._next_read = 0
         self._largest = 0
+        self._is_released = False
 
     def _pack(self, tensor: torch.Tensor) -> Any:
         held = super()._pack(tensor)
         self._largest = max(self._largest, held.nbytes)
-        reserve = _HELD_IN_BACKWARD * self._largest
-        if self._before + self.now_bytes + reserve > self._budget:
-            self._refuse(self._before + self.now_bytes + reserve)
         if self.now_bytes >= self._next_read:
             self._next_read = self.now_bytes + self._step
-            in_use = self._meter.now_bytes()
-            if in_use + reserve > self._budget:
-                self._refuse(in_use + reserve)
+            self.check()
         return held
 
-    def check(self) -> None:
-        """Read the memory in use: between a forward and its backward, and where a micro-batch begins."""
-        in_use = self._meter.now_bytes()
-        if in_use > self._budget:
-            self._refuse(in_use)
+    def _unpack(self, held: Any) -> torch.Tensor:
+        self.check(in_backward=True)
+        return super()._unpack(held)
 
-    def _refuse(self, needed: int) -> None:
-        raise BudgetExceededError(needed, self._budget)
+    def check(self, *, in_backward: bool = False) -> None:
+        """Read the memory in use; a backward that is still to come needs some more.
+
+        Raises:
+            BudgetExceededError: The budget does not allow it.
+
+        """
+        reserve = 0 if in_backward else _HELD_IN_BACKWARD * self._largest
+        needed = self._meter.now_bytes() + reserve
+        if needed > self._budget and not self._is_released:
+            self._is_released = True  # garbage, and what an allocator keeps of earlier micro-batches, are no need
+            self._meter.release()
+            needed = self._meter.now_bytes() + reserve
+        if needed > self._budget:
+            raise BudgetExceededError(needed, self._budget)

@@ -179,7 +179,7 @@ class MicroBatches(WholeStep):
         """
         __tracebackhide__ = True
         site, size = self.site, self.sizes[index]
-        site.plan.ceiling.failed(size)
+        site.plan.failed(size)
         start = 0 if site.is_reentrant else index
         cut = smaller(self.sizes[start:], index - start, site.plan.ceiling.under(size), site.min_samples)
         pieces = len(cut[index - start])

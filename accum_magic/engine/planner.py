@@ -18,6 +18,7 @@ from accum_magic.engine.split import flatten, micro_batch_sizes
 
 _REMEMBERED = 32  # plans that outlive their cell: of models and shapes that a notebook trains in turn
 _RELEASED_EVERY_S = 1.0
+_KEPT = 0.8  # of a size that has failed: what is measured tells better than halving
 _ALIKE = 1.25  # samples that differ no more in size are timed together
 
 Sizes = tuple[int, ...]
@@ -50,6 +51,10 @@ class Asked:
         self.is_bound = most < sizes[0]
         return micro_batch_sizes(samples, None, most) if self.is_bound else sizes
 
+    def failed(self, size: int) -> None:
+        """Take note that a micro-batch has run out of memory."""
+        self.ceiling.failed(size)
+
     def under(self, samples: int) -> Sizes:
         """Return a loader batch of a window, cut where it does not fit."""
         most = self.ceiling.under(samples)
@@ -70,6 +75,8 @@ class Auto:
     """Samples of the largest micro-batch that fits, as far as is known."""
     is_bound: bool = False
     _unit: float = 0.0  # of the samples that are timed
+    _planned: float = 0.0  # unit of the last plan
+    _free: int = 0  # bytes that were free for its micro-batches
     _floor: int = 0  # bytes in use that are no micro-batch's, and of gradients among them
     _floor_gradients: int = 0
     _released_s: float = 0.0
@@ -86,6 +93,11 @@ class Auto:
             return self.search.propose(samples, most)
         known = (self.search.best or self.smallest) * self._unit
         return micro_batch_sizes(samples, None, min(max(self.smallest, int(known / unit)), most))
+
+    def failed(self, size: int) -> None:
+        """Take note that a micro-batch has run out of memory, which needed more than there was for it."""
+        self.room.observe(size, self._planned, self._free)
+        self.ceiling.failed(size, _KEPT)
 
     def told(self, where: str) -> str:
         """Say what was chosen."""
@@ -121,7 +133,8 @@ class Auto:
             self._released_s = now
             memory.meter.release()  # what an allocator keeps of earlier micro-batches is free for the next
             self._look(memory)
-        return self.room.largest(memory.budget_bytes - self._floor - pending, unit)
+        self._planned, self._free = unit, max(0, memory.budget_bytes - self._floor - pending)
+        return self.room.largest(self._free, unit)
 
     def _look(self, memory: Memory) -> None:
         self._floor, self._floor_gradients = memory.meter.now_bytes(), gradient_bytes(memory.parameters)

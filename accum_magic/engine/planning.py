@@ -102,7 +102,7 @@ class Planning:
         self._measure(micro_batch_sizes(samples, None, PROBE_SAMPLES))
         unit = unit_of(self.batch, site.divided or (), samples)
         plan = self._plan(samples, unit)
-        pending = 0 if run.optimizer_steps else missing_state(site.parameters())
+        pending = 0 if run.steps else missing_state(site.parameters())
         memory = Memory(run.meter, run.meter.now_bytes() + run.free_bytes(), pending, site.parameters())
         site.hand_over()
         sizes = plan.plan(samples, unit, memory)

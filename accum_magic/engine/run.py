@@ -28,6 +28,7 @@ from accum_magic.engine.footprint import Footprint
 from accum_magic.engine.memory import Meter
 from accum_magic.engine.noise import Noise, NoiseScale
 from accum_magic.engine.optimizer_step import guard, let_interrupt_through, release
+from accum_magic.engine.planner import Auto
 from accum_magic.engine.run_memory import RunMemory
 from accum_magic.engine.site import Site
 
@@ -225,6 +226,13 @@ class Run:
             self.ended_s = time.perf_counter()
             self.peak_bytes = self.meter.peak_bytes()
             self.footprint = self.memory.footprint(self.peak_bytes, self.activation_bytes)
+            for site in self.sites.values():
+                if isinstance(site.plan, Auto):
+                    self.note(site.plan.told(site.where))
+            if self.rescues:
+                one = self.rescues == 1
+                what = "1 micro-batch" if one else f"{self.rescues:,} micro-batches"
+                self.note(f"{what} ran out of memory, and ran again in smaller pieces")
             self.sites.clear()  # they know the user's modules
             estimate = self.noise.estimate()
             if isinstance(estimate, NoiseScale):

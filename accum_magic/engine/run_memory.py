@@ -59,7 +59,7 @@ class RunMemory:
         return self._resolved().budget
 
     def free_bytes(self) -> int:
-        """Return what the run may still take, below 0 where it has taken more; limits are read every 0.2 s at most."""
+        """Return what the run may still take, below 0 where it has taken more; limits are read once a second."""
         return self._resolved().free_bytes()
 
     def _resolved(self) -> BudgetOfRun:

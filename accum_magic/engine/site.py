@@ -64,6 +64,7 @@ class Site:
     pending: Measured | None = None  # a step whose times the device has not told yet
     is_reentrant: bool = False  # its backward runs others inside of it: a micro-batch cannot be redone in part
     modules: list[weakref.ref[nn.Module]] = field(default_factory=list)  # that the forward calls
+    trained: list[weakref.ref[nn.Parameter]] = field(default_factory=list)  # the parameters within them
     generators: list[torch.Generator] = field(default_factory=list)  # of the user's own, that it draws from
     reasons: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -262,6 +263,8 @@ class Site:
         except Exception as error:  # noqa: BLE001 - whoever asks raises it, or explains it
             return None, error
         self.modules = [weakref.ref(module) for module in rehearsal.modules]
+        trained = {p: None for module in rehearsal.modules for p in module.parameters() if p.requires_grad}
+        self.trained = [weakref.ref(parameter) for parameter in trained]
         self.generators = list(rehearsal.generators)
         return facts, None
 
@@ -295,10 +298,9 @@ class Site:
             self.modules = [] if is_compiled else [weakref.ref(module) for module in found]
         return [module for ref in self.modules if (module := ref()) is not None]
 
-    def parameters(self) -> list[torch.Tensor]:
+    def parameters(self) -> list[nn.Parameter]:
         """Return the parameters within the modules that the forward calls, those that train."""
-        modules = (module for ref in self.modules if (module := ref()) is not None)
-        return list({p: None for module in modules for p in module.parameters() if p.requires_grad})
+        return [parameter for ref in self.trained if (parameter := ref()) is not None]
 
     def sources(self, micro_step: Callable[..., Outcome], batch: Mapping[str, Any]) -> dict[str, object]:
         """Return where the step may keep state: behind the names it reads, the batch's own rows aside."""

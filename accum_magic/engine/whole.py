@@ -157,7 +157,7 @@ class WholeStep:
         if largest == 1 and self.is_last_try:
             raise gave_up(error, site.where, largest)
         self.is_last_try = largest == 1  # once more: what has been freed may be enough
-        site.plan.ceiling.failed(largest)
+        site.plan.failed(largest)
         self.gradients.begin_again()
         self.statistics.forget()
         self.sizes = micro_batch_sizes(sum(self.sizes), None, site.plan.ceiling.under(max(1, largest - 1)))

@@ -129,7 +129,7 @@ def test_limits_are_not_read_every_time(monkeypatch):
     for _ in range(10):
         kept.free_bytes()
     assert len(seen) <= 1
-    assert pytest.approx(0.2) == READ_AGAIN_S
+    assert pytest.approx(1.0) == READ_AGAIN_S
 
 
 # ---------------------------------------------------------------- in a run
