@@ -29,7 +29,6 @@ class _ReplayedError(Exception):
 class MicroBatches(WholeStep):
     """The micro-batches of one step. One that runs out of memory is redone in smaller pieces."""
 
-    guard_bytes: int | None = None  # the budget, where a micro-batch may burst it and no allocator would tell
     measured: Measured | None = None  # what `auto` learns from
     read: tuple[str, ...] = ()  # names of the values
     unread: tuple[str, ...] = ()
@@ -140,8 +139,8 @@ class MicroBatches(WholeStep):
         if is_forward_done is not None:
             is_forward_done()
         self._back_propagate(weighing, index, roots)
-        del roots
         if self.gradients.folds:
+            self.progress = Progress(roots, len(roots), [])
             self.gradients.fold()
         self.progress = None
 
@@ -159,7 +158,6 @@ class MicroBatches(WholeStep):
                 self.backward(which, root, gradient, others)
             if weighing.handles:
                 weighing.release()
-        self.progress = Progress(roots, len(roots), [])
 
     def _cut(self, sizes: tuple[int, ...]) -> None:
         self.sizes = sizes

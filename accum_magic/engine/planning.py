@@ -59,7 +59,7 @@ class Planning:
             return self._auto(samples)
         sizes = self._asked(samples, n, size, window=window)
         if len(sizes) == 1:
-            return Cut(sizes)
+            return Cut(sizes, self.run.budget.bytes if self.run.memory.is_asked else None)
         self._measure(sizes)
         sizes = self._large_enough(sizes)
         assert self.site.facts is not None  # noqa: S101 - it is measured
@@ -101,17 +101,19 @@ class Planning:
         __tracebackhide__ = True
         run, site = self.run, self.site
         self._measure(micro_batch_sizes(samples, None, PROBE_SAMPLES))
+        if not run.steps:
+            run.memory.reach(site.parameters())  # the batch may be moved to the device within the step
         unit = unit_of(self.batch, site.divided or (), samples)
         plan = self._plan(samples, unit)
         pending = 0 if run.steps else missing_state(site.parameters())
-        memory = Memory(run.meter, run.meter.now_bytes() + run.free_bytes(), pending, site.parameters())
+        parameters = site.parameters()
+        memory = Memory(run.meter, run.meter.now_bytes() + run.free_bytes(), pending, parameters)
         site.hand_over()
-        sizes = plan.plan(samples, unit, memory)
+        sizes = self._large_enough(plan.plan(samples, unit, memory))
         guard = self._guard(plan.room.needed(max(sizes), unit))
         if not plan.is_measuring(unit):
             return Cut(sizes, guard)
-        device = next((v.device for v in self.batch.values() if isinstance(v, torch.Tensor)), torch.device("cpu"))
-        return Cut(sizes, guard, Measured(plan, unit, memory, clock_of(device)))
+        return Cut(sizes, guard, Measured(plan, unit, memory, clock_of(run.memory.device)))
 
     def _plan(self, samples: int, unit: float) -> Auto:
         """Return the plan of the step, which may have been learnt in an earlier run."""

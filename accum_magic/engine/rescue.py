@@ -72,7 +72,7 @@ def once_more(call: Callable[[], _T]) -> _T:
     return call()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Progress:
     """How far the backward of a micro-batch has come."""
 

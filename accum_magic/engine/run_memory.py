@@ -51,7 +51,12 @@ class RunMemory:
     @property
     def is_watched(self) -> bool:
         """Whether nothing else stops the run at its budget, as an accelerator's allocator does at its limit."""
-        return self.device.type == "cpu" or self._asked is not None
+        return self.device.type == "cpu" or self.is_asked
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether the user has named a budget."""
+        return self._asked is not None
 
     @property
     def budget(self) -> Budget:

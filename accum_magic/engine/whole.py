@@ -13,6 +13,7 @@ from accum_magic.engine.batch_norm import RunningStatistics
 from accum_magic.engine.calls import StudiedCalls
 from accum_magic.engine.facts import StepFacts
 from accum_magic.engine.gradients import SetAside
+from accum_magic.engine.guard import BudgetGuard
 from accum_magic.engine.oom import forget, is_out_of_memory
 from accum_magic.engine.replayable import UNTOLD_ROWS, WHOLE
 from accum_magic.engine.rescue import gave_up
@@ -75,6 +76,7 @@ class WholeStep:
     backward: Callable[..., None]
     statistics: RunningStatistics = field(default_factory=RunningStatistics)
     loss: torch.Tensor | None = None  # of the whole batch, once it has run
+    guard_bytes: int | None = None  # the budget, where a micro-batch may burst it and no allocator would tell
     is_last_try: bool = False  # of single samples, at once or in chunks
 
     @property
@@ -93,7 +95,8 @@ class WholeStep:
         self.statistics.take_over(self.site.modules_in_reach(self.micro_step, self.batch))
         try:
             run.micro_batches = run.micro_batch = 1
-            return self._run(names)
+            with nullcontext() if self.guard_bytes is None else BudgetGuard(run.meter, self.guard_bytes):
+                return self._run(names)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
