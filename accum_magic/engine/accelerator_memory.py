@@ -53,10 +53,11 @@ class AllocatedMemory:
         self.now_bytes()
         return self._largest_in_step
 
-    def release(self) -> None:
-        """Collect garbage, and hand the allocator's free blocks back to the device."""
-        gc.collect()
-        torch.accelerator.empty_cache()
+    def release(self, *, collects: bool = True) -> None:
+        """Collect garbage, and hand the allocator's free blocks back to the device, which waits for it."""
+        if collects:
+            gc.collect()
+            torch.accelerator.empty_cache()
 
     def _allocators_peak(self) -> int:
         return int(torch.accelerator.max_memory_allocated(self._device))
@@ -105,7 +106,8 @@ class MpsMemory:
         self.now_bytes()
         return self._largest_in_step
 
-    def release(self) -> None:
-        """Collect garbage, and hand the allocator's free blocks back."""
-        gc.collect()
-        torch.mps.empty_cache()
+    def release(self, *, collects: bool = True) -> None:
+        """Collect garbage, and hand the allocator's free blocks back, which waits for the device."""
+        if collects:
+            gc.collect()
+            torch.mps.empty_cache()

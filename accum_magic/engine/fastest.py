@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from statistics import median
 
-from accum_magic.engine.split import micro_batch_sizes
+from accum_magic.engine.split import even_sizes
 
 _MOST_AT_FIRST = 64  # micro-batches of the first size that is tried: more are seldom faster
 _GROWTH_PER_STEP = 8  # how much larger sizes become in one step, whose memory is measured only when it has run
@@ -84,7 +84,7 @@ class Search:
         size = self.best
         if self._duel is not None and self._is_like(samples):
             size = self._duel.champion if self._duel.turn else self._duel.challenger
-        return micro_batch_sizes(samples, None, min(size, largest))
+        return even_sizes(samples, min(size, largest), self.smallest)
 
     def record(self, sizes: tuple[int, ...], seconds: tuple[float, ...]) -> None:
         """Take the times of a step's micro-batches; with `by_steps`, of each the same part of the step's."""
@@ -96,15 +96,16 @@ class Search:
         elif self._duel is not None and self._is_like(sum(sizes)):
             duel = self._duel
             expected = duel.champion if duel.turn else duel.challenger
-            if sizes == micro_batch_sizes(sum(sizes), None, expected):
+            if sizes == self._even(sum(sizes), expected):
                 duel.seconds[duel.turn].append(sum(seconds) / sum(sizes))
 
     def _is_like(self, samples: int) -> bool:
         """Whether a batch is large enough to tell the two sizes of a duel apart."""
         duel = self._duel
-        return duel is not None and micro_batch_sizes(samples, None, duel.champion) != micro_batch_sizes(
-            samples, None, duel.challenger
-        )
+        return duel is not None and self._even(samples, duel.champion) != self._even(samples, duel.challenger)
+
+    def _even(self, samples: int, size: int) -> tuple[int, ...]:
+        return even_sizes(samples, size, self.smallest)
 
     def _climb(self, samples: int, largest: int) -> None:
         """Judge the sizes that are measured, and go to the next one."""
@@ -130,7 +131,7 @@ class Search:
     def _rungs(self, samples: int, largest: int) -> tuple[int, ...]:
         """Return a few micro-batches of each of the next sizes, until the batch is used up."""
         if self.by_steps:
-            return micro_batch_sizes(samples, None, self._rung)
+            return even_sizes(samples, self._rung, self.smallest)
         sizes: list[int] = []
         left, rung, most = samples, self._rung, min(largest, _GROWTH_PER_STEP * self._rung)
         while left:
@@ -141,8 +142,9 @@ class Search:
             if count < missing or rung == most:
                 break
             rung = min(2 * rung, most)
-        rest = micro_batch_sizes(left, None, min(self.best or rung, largest)) if left else ()
-        return (*sizes, *rest)
+        if left < self.smallest and sizes:
+            left += sizes.pop()
+        return (*sizes, *even_sizes(left, min(self.best or rung, largest), self.smallest)) if left else tuple(sizes)
 
     def _next_duel(self, samples: int, largest: int) -> None:
         """Decide a duel that is over, and find the next challenger."""

@@ -14,10 +14,10 @@ from accum_magic.engine.fastest import Search
 from accum_magic.engine.memory import Meter
 from accum_magic.engine.pending import gradient_bytes, missing_gradients
 from accum_magic.engine.room import Room
-from accum_magic.engine.split import flatten, micro_batch_sizes
+from accum_magic.engine.split import even_sizes, flatten, micro_batch_sizes
 
 _REMEMBERED = 32  # plans that outlive their cell: of models and shapes that a notebook trains in turn
-_RELEASED_EVERY_S = 1.0
+_COLLECTED_EVERY_S = 1.0  # a garbage collection takes some tens of milliseconds
 _KEPT = 0.8  # of a size that has failed: what is measured tells better than halving
 _ALIKE = 1.25  # samples that differ no more in size are timed together
 
@@ -79,7 +79,7 @@ class Auto:
     _free: int = 0  # bytes that were free for its micro-batches
     _floor: int = 0  # bytes in use that are no micro-batch's, and of gradients among them
     _floor_gradients: int = 0
-    _released_s: float = 0.0
+    _collected_s: float = 0.0
 
     def plan(self, samples: int, unit: float, memory: Memory) -> Sizes:
         """Return the sizes of the micro-batches of a step; `unit` is how many numbers a sample has."""
@@ -87,12 +87,12 @@ class Auto:
         most = max(self.smallest, self.ceiling.under(self.largest))
         self.is_bound = most < self.largest
         if self.search is None:
-            return micro_batch_sizes(samples, None, most)
+            return even_sizes(samples, most, self.smallest)
         self._unit = self._unit or unit
         if self._is_timed(unit):
             return self.search.propose(samples, most)
         known = (self.search.best or self.smallest) * self._unit
-        return micro_batch_sizes(samples, None, min(max(self.smallest, int(known / unit)), most))
+        return even_sizes(samples, min(max(self.smallest, int(known / unit)), most), self.smallest)
 
     def failed(self, size: int) -> None:
         """Take note that a micro-batch has run out of memory, which needed more than there was for it."""
@@ -128,10 +128,10 @@ class Auto:
         self._look(memory)
         pending = missing_gradients(memory.parameters) + memory.pending_bytes
         is_tight = self.room.largest(memory.budget_bytes - self._floor - pending, unit) < wanted
-        now = time.monotonic()
-        if is_tight and now - self._released_s > _RELEASED_EVERY_S:
-            self._released_s = now
-            memory.meter.release()  # what an allocator keeps of earlier micro-batches is free for the next
+        if is_tight:  # what an allocator keeps of earlier micro-batches is free for the next
+            now = time.monotonic()
+            memory.meter.release(collects=now - self._collected_s > _COLLECTED_EVERY_S)
+            self._collected_s = now
             self._look(memory)
         self._planned, self._free = unit, max(0, memory.budget_bytes - self._floor - pending)
         return self.room.largest(self._free, unit)

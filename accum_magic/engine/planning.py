@@ -109,7 +109,7 @@ class Planning:
         parameters = site.parameters()
         memory = Memory(run.meter, run.meter.now_bytes() + run.free_bytes(), pending, parameters)
         site.hand_over()
-        sizes = self._large_enough(plan.plan(samples, unit, memory))
+        sizes = plan.plan(samples, unit, memory)
         guard = self._guard(plan.room.needed(max(sizes), unit))
         if not plan.is_measuring(unit):
             return Cut(sizes, guard)

@@ -32,6 +32,15 @@ def micro_batch_sizes(samples: int, n: int | None, size: int | None) -> tuple[in
     return (each + 1,) * larger + (each,) * (count - larger)
 
 
+def even_sizes(samples: int, most: int, least: int = 1) -> tuple[int, ...]:
+    """Return the sizes of micro-batches of `most` samples at most, but of `least` at least where both cannot be.
+
+    >>> even_sizes(10, 4), even_sizes(5, 2, 2)
+    ((4, 3, 3), (3, 2))
+    """
+    return micro_batch_sizes(samples, max(1, min(-(-samples // most), samples // least)), None)
+
+
 def is_batch_tensor(value: object, dim: int) -> bool:
     """Tell whether a value is a tensor or array that has the batch dimension."""
     return (isinstance(value, torch.Tensor) or type(value).__module__ == "numpy") and getattr(value, "ndim", 0) > dim
