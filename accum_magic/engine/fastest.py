@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from statistics import median
 
-from accum_magic.engine.split import even_sizes
+from accum_magic.engine.split import cut
 
 _MOST_AT_FIRST = 64  # micro-batches of the first size that is tried: more are seldom faster
 _GROWTH_PER_STEP = 8  # how much larger sizes become in one step, whose memory is measured only when it has run
@@ -21,6 +21,7 @@ _ROUNDS = 3  # steps of each side of a duel
 _SLOWER = 1.1  # over the best so far, of two sizes in succession: larger ones are not tried
 _FASTER = 0.98  # what a challenger has to reach; less is noise
 _NEAR_TOP, _HIGHER = 0.7, 1.15  # of the largest that fits: a best near it may be bettered where more fits
+_SHORT, _MOST_SHORT = 0.75, 3  # of the batches searched with: a ragged last one tells nothing, several in a row do
 _RATIOS = (2**0.5, 2**-0.5, 2**0.25, 2**-0.25)  # of the sizes that challenge the best
 
 
@@ -66,46 +67,65 @@ class Search:
     _slower: int = 0  # sizes in succession that were slower than the best
     _ratios: list[float] | None = None  # of the challengers still to come; None while it climbs
     _duel: _Duel | None = None
-    _top: int = 0  # the largest that has fitted
+    _top: int = 0  # the largest that fitted when it has settled
+    _full: int = 0  # samples of the batches that it searches with
+    _short: int = 0  # smaller batches in succession
     _tried: set[int] = field(default_factory=set)  # sizes that have met the best in a duel, or are it
 
     def propose(self, samples: int, largest: int) -> tuple[int, ...]:
         """Return the sizes of the micro-batches of a step."""
-        largest = min(samples, max(largest, 1))
+        largest = min(samples, max(largest, self.smallest))
+        if self._is_short(samples):
+            return cut(samples, min(self.best or self._rung, largest), self.smallest)
         if self.is_settled and self.best > _NEAR_TOP * self._top and largest > _HIGHER * self._top:
-            self.is_settled, self._ratios = False, [2**0.5, 2**0.25]  # more fits than when the best was found
-        self._top = max(self._top, largest)
-        if self._ratios is None and not self.is_settled:
+            # more fits than when it was found: it climbs on from there
+            self.is_settled, self._ratios, self._rung, self._slower = False, None, self.best, 0
+        if self._ratios is None:
             self._climb(samples, largest)
-        if self._ratios is None and not self.is_settled:
+        if self._ratios is None:
             return self._rungs(samples, largest)
         if not self.is_settled:
             self._next_duel(samples, largest)
         size = self.best
-        if self._duel is not None and self._is_like(samples):
+        if self._duel is not None:
             size = self._duel.champion if self._duel.turn else self._duel.challenger
-        return even_sizes(samples, min(size, largest), self.smallest)
+        return cut(samples, min(size, largest), self.smallest)
 
     def record(self, sizes: tuple[int, ...], seconds: tuple[float, ...]) -> None:
         """Take the times of a step's micro-batches; with `by_steps`, of each the same part of the step's."""
-        if self._ratios is None:
+        samples = sum(sizes)
+        if self._short:
+            return
+        if self._ratios is None and self.by_steps:
+            if sizes == cut(samples, self._rung, self.smallest):  # it may have no micro-batch of that very size
+                self._ran[self._rung] += 1
+                self.times.setdefault(self._rung, []).append(sum(seconds) / samples)
+        elif self._ratios is None:
             for size, each in zip(sizes, seconds, strict=True):
                 self._ran[size] += 1
-                if self._ran[size] > 1 or self.by_steps:
+                if self._ran[size] > 1:
                     self.times.setdefault(size, []).append(each / size)
-        elif self._duel is not None and self._is_like(sum(sizes)):
+        elif self._duel is not None:
             duel = self._duel
             expected = duel.champion if duel.turn else duel.challenger
-            if sizes == self._even(sum(sizes), expected):
-                duel.seconds[duel.turn].append(sum(seconds) / sum(sizes))
+            if self._tells_apart(samples) and sizes == cut(samples, expected, self.smallest):
+                duel.seconds[duel.turn].append(sum(seconds) / samples)
 
-    def _is_like(self, samples: int) -> bool:
+    def _is_short(self, samples: int) -> bool:
+        """Whether a batch is smaller than those that it searches with; what all batches are from now on is not."""
+        self._short = self._short + 1 if samples < _SHORT * self._full else 0
+        if 0 < self._short <= _MOST_SHORT:
+            return True
+        self._full = samples if self._short else max(samples, self._full)
+        self._short = 0
+        return False
+
+    def _tells_apart(self, samples: int) -> bool:
         """Whether a batch is large enough to tell the two sizes of a duel apart."""
         duel = self._duel
-        return duel is not None and self._even(samples, duel.champion) != self._even(samples, duel.challenger)
-
-    def _even(self, samples: int, size: int) -> tuple[int, ...]:
-        return even_sizes(samples, size, self.smallest)
+        return duel is not None and cut(samples, duel.champion, self.smallest) != cut(
+            samples, duel.challenger, self.smallest
+        )
 
     def _climb(self, samples: int, largest: int) -> None:
         """Judge the sizes that are measured, and go to the next one."""
@@ -131,20 +151,21 @@ class Search:
     def _rungs(self, samples: int, largest: int) -> tuple[int, ...]:
         """Return a few micro-batches of each of the next sizes, until the batch is used up."""
         if self.by_steps:
-            return even_sizes(samples, self._rung, self.smallest)
+            return cut(samples, self._rung, self.smallest)
         sizes: list[int] = []
         left, rung, most = samples, self._rung, min(largest, _GROWTH_PER_STEP * self._rung)
         while left:
-            missing = self._needed(rung, samples) - self._ran[rung]
+            missing = max(0, self._needed(rung, samples) - self._ran[rung])
             count = min(missing, left // rung)
             sizes += [rung] * count
             left -= rung * count
             if count < missing or rung == most:
                 break
             rung = min(2 * rung, most)
-        if left < self.smallest and sizes:
+        while sizes and 0 < left < self.smallest:
             left += sizes.pop()
-        return (*sizes, *even_sizes(left, min(self.best or rung, largest), self.smallest)) if left else tuple(sizes)
+        rest = cut(left, min(self.best or rung, largest), self.smallest) if left else ()
+        return (*sizes, *rest)
 
     def _next_duel(self, samples: int, largest: int) -> None:
         """Decide a duel that is over, and find the next challenger."""
@@ -154,11 +175,18 @@ class Search:
                 self.best = self._duel.challenger
                 self._ratios = [ratio, *(self._ratios or [])]  # the same way once more
             self._duel = None
+        duel = self._duel
+        if duel is not None and (max(duel.challenger, self.best) > largest or not self._tells_apart(samples)):
+            self._tried.discard(duel.challenger)  # less fits than before, or the batches are others
+            self._duel = None
         self._tried.add(self.best)
-        while self._duel is None and self._ratios:
+        while self._duel is None and self._ratios and self.best <= largest:
             pieces = max(1, round(-(-samples // self.best) / self._ratios.pop(0)))
-            size = -(-samples // pieces)
-            if self.smallest <= size <= largest and size not in self._tried:
+            size = min(-(-samples // pieces), largest)
+            if size >= self.smallest and size not in self._tried:
                 self._tried.add(size)
                 self._duel = _Duel(size, self.best)
+                if not self._tells_apart(samples):
+                    self._duel = None
         self.is_settled = self._duel is None
+        self._top = largest

@@ -32,11 +32,13 @@ def micro_batch_sizes(samples: int, n: int | None, size: int | None) -> tuple[in
     return (each + 1,) * larger + (each,) * (count - larger)
 
 
-def even_sizes(samples: int, most: int, least: int = 1) -> tuple[int, ...]:
-    """Return the sizes of micro-batches of `most` samples at most, but of `least` at least where both cannot be.
+def cut(samples: int, most: int, least: int = 1) -> tuple[int, ...]:
+    """Return micro-batches of `most` samples at most, as equal as can be; but of no fewer than `least`.
 
-    >>> even_sizes(10, 4), even_sizes(5, 2, 2)
-    ((4, 3, 3), (3, 2))
+    >>> cut(7, 3)
+    (3, 2, 2)
+    >>> cut(7, 2, 2)
+    (3, 2, 2)
     """
     return micro_batch_sizes(samples, max(1, min(-(-samples // most), samples // least)), None)
 
