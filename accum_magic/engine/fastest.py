@@ -64,6 +64,7 @@ class Search:
     is_settled: bool = False
     _ran: Counter[int] = field(default_factory=Counter)  # micro-batches of each size, while it climbs
     _rung: int = 0
+    _is_second: bool = False  # it climbs a second time
     _slower: int = 0  # sizes in succession that were slower than the best
     _ratios: list[float] | None = None  # of the challengers still to come; None while it climbs
     _duel: _Duel | None = None
@@ -129,7 +130,7 @@ class Search:
 
     def _climb(self, samples: int, largest: int) -> None:
         """Judge the sizes that are measured, and go to the next one."""
-        self._rung = self._rung or min(max(self.smallest, -(-samples // _MOST_AT_FIRST)), largest)
+        self._rung = self._rung or self._first_rung(samples, largest)
         if self._rung > largest:  # less fits than before
             self._rung = largest if not self.best else self._rung
             self._ratios = list(_RATIOS) if self.best else None
@@ -140,9 +141,17 @@ class Search:
             if mine < best:
                 self.best = self._rung
             if self._rung >= largest or self._slower == 2:  # noqa: PLR2004 - two in succession: one may be noise
-                self._ratios = list(_RATIOS)
+                if self.by_steps or self._is_second:
+                    self._ratios = list(_RATIOS)
+                    return
+                # once more from below, at another moment: what else the machine does only ever makes a size slower
+                self._is_second, self._rung, self._slower = True, self._first_rung(samples, largest), 0
+                self._ran.clear()
                 return
             self._rung = min(2 * self._rung, largest)
+
+    def _first_rung(self, samples: int, largest: int) -> int:
+        return min(max(self.smallest, -(-samples // _MOST_AT_FIRST)), largest)
 
     def _needed(self, size: int, samples: int) -> int:
         """Return how many micro-batches of a size are run: one warms up."""

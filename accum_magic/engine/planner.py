@@ -14,7 +14,7 @@ from accum_magic.engine.fastest import Search
 from accum_magic.engine.memory import Meter
 from accum_magic.engine.pending import gradient_bytes, missing_gradients
 from accum_magic.engine.room import Room
-from accum_magic.engine.split import even_sizes, flatten, micro_batch_sizes
+from accum_magic.engine.split import cut, flatten, micro_batch_sizes
 
 _REMEMBERED = 32  # plans that outlive their cell: of models and shapes that a notebook trains in turn
 _COLLECTED_EVERY_S = 1.0  # a garbage collection takes some tens of milliseconds
@@ -49,7 +49,7 @@ class Asked:
         sizes = micro_batch_sizes(samples, n, size)
         most = self.ceiling.under(sizes[0])
         self.is_bound = most < sizes[0]
-        return micro_batch_sizes(samples, None, most) if self.is_bound else sizes
+        return cut(samples, most) if self.is_bound else sizes
 
     def failed(self, size: int) -> None:
         """Take note that a micro-batch has run out of memory."""
@@ -59,7 +59,7 @@ class Asked:
         """Return a loader batch of a window, cut where it does not fit."""
         most = self.ceiling.under(samples)
         self.is_bound = self.is_bound or most < samples
-        return micro_batch_sizes(samples, None, most)
+        return cut(samples, most)
 
 
 @dataclass(slots=True)
@@ -87,12 +87,12 @@ class Auto:
         most = max(self.smallest, self.ceiling.under(self.largest))
         self.is_bound = most < self.largest
         if self.search is None:
-            return even_sizes(samples, most, self.smallest)
+            return cut(samples, most, self.smallest)
         self._unit = self._unit or unit
         if self._is_timed(unit):
             return self.search.propose(samples, most)
         known = (self.search.best or self.smallest) * self._unit
-        return even_sizes(samples, min(max(self.smallest, int(known / unit)), most), self.smallest)
+        return cut(samples, min(max(self.smallest, int(known / unit)), most), self.smallest)
 
     def failed(self, size: int) -> None:
         """Take note that a micro-batch has run out of memory, which needed more than there was for it."""

@@ -17,7 +17,7 @@ from accum_magic.engine.planner import Asked, Auto, Memory, Sizes, remembered, u
 from accum_magic.engine.room import PEAK_OVER_SAVED, Room
 from accum_magic.engine.run import Run
 from accum_magic.engine.site import PROBE_SAMPLES, Outcome, Site
-from accum_magic.engine.split import micro_batch_sizes
+from accum_magic.engine.split import cut, micro_batch_sizes
 from accum_magic.engine.window import borders
 
 _WATCHED_FROM = 0.5  # of what is free: a micro-batch that needs more may burst the budget
@@ -100,7 +100,7 @@ class Planning:
     def _auto(self, samples: int) -> Cut:
         __tracebackhide__ = True
         run, site = self.run, self.site
-        self._measure(micro_batch_sizes(samples, None, PROBE_SAMPLES))
+        self._measure(cut(samples, PROBE_SAMPLES))
         if not run.steps:
             run.memory.reach(site.parameters())  # the batch may be moved to the device within the step
         unit = unit_of(self.batch, site.divided or (), samples)

@@ -20,7 +20,7 @@ from accum_magic.engine.rescue import gave_up
 from accum_magic.engine.run import Run
 from accum_magic.engine.saved import SavedTensors
 from accum_magic.engine.site import Outcome, Site
-from accum_magic.engine.split import micro_batch_sizes
+from accum_magic.engine.split import cut
 from accum_magic.engine.undo import RandomStates
 from accum_magic.engine.values import detached
 from accum_magic.engine.weights import parameters_of
@@ -163,7 +163,7 @@ class WholeStep:
         site.plan.failed(largest)
         self.gradients.begin_again()
         self.statistics.forget()
-        self.sizes = micro_batch_sizes(sum(self.sizes), None, site.plan.ceiling.under(max(1, largest - 1)))
+        self.sizes = cut(sum(self.sizes), site.plan.ceiling.under(max(1, largest - 1)))
         self.run_of_cell.rescued(site, largest, len(self.sizes))
 
     def _replay(self, calls: StudiedCalls, names: Sequence[str], *, is_strict: bool = True) -> tuple[Any, ...]:
