@@ -59,8 +59,8 @@ class Search:
     """Only whole steps can be timed: all micro-batches of one have the same size."""
     best: int = 0
     """The fastest size so far; 0 before the first is known."""
-    times: dict[int, list[float]] = field(default_factory=dict)
-    """Seconds per sample of each size, without its first micro-batch, which is slow."""
+    times: dict[int, tuple[list[float], list[float]]] = field(default_factory=dict)
+    """Seconds per sample of each size on both climbs, without the first micro-batch, which is slow."""
     is_settled: bool = False
     _ran: Counter[int] = field(default_factory=Counter)  # micro-batches of each size, while it climbs
     _rung: int = 0
@@ -100,17 +100,24 @@ class Search:
         if self._ratios is None and self.by_steps:
             if sizes == cut(samples, self._rung, self.smallest):  # it may have no micro-batch of that very size
                 self._ran[self._rung] += 1
-                self.times.setdefault(self._rung, []).append(sum(seconds) / samples)
+                self._note(self._rung, sum(seconds) / samples)
         elif self._ratios is None:
             for size, each in zip(sizes, seconds, strict=True):
                 self._ran[size] += 1
                 if self._ran[size] > 1:
-                    self.times.setdefault(size, []).append(each / size)
+                    self._note(size, each / size)
         elif self._duel is not None:
             duel = self._duel
             expected = duel.champion if duel.turn else duel.challenger
             if self._tells_apart(samples) and sizes == cut(samples, expected, self.smallest):
                 duel.seconds[duel.turn].append(sum(seconds) / samples)
+
+    def _note(self, size: int, seconds_per_sample: float) -> None:
+        self.times.setdefault(size, ([], []))[self._is_second].append(seconds_per_sample)
+
+    def _time_of(self, size: int) -> float:
+        """Return the seconds per sample of a size, on the climb that was disturbed less."""
+        return min((median(found) for found in self.times.get(size, ()) if found), default=float("inf"))
 
     def _is_short(self, samples: int) -> bool:
         """Whether a batch is smaller than those that it searches with; what all batches are from now on is not."""
@@ -136,7 +143,7 @@ class Search:
             self._ratios = list(_RATIOS) if self.best else None
             return
         while self._ran[self._rung] >= self._needed(self._rung, samples):
-            mine, best = min(self.times[self._rung]), min(self.times.get(self.best, [float("inf")]))
+            mine, best = self._time_of(self._rung), self._time_of(self.best)
             self._slower = self._slower + 1 if mine > _SLOWER * best else 0
             if mine < best:
                 self.best = self._rung

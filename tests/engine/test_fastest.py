@@ -109,7 +109,7 @@ def test_it_goes_on_where_less_fits_in_mid_search_and_climbs_on_where_more_does(
 
 
 def test_a_duel_whose_challenger_no_longer_fits_is_called_off():
-    device = Device(flat, Search())
+    device = Device(unimodal, Search())
     while device.search._duel is None:
         device.step(512, 512)
     fits = min(device.search._duel.challenger, device.search._duel.champion) - 1
