@@ -77,7 +77,7 @@ class MicroBatches(WholeStep):
                 index += 1
                 continue
             if recall is not None:
-                recall.restore()
+                once_more(recall.restore)
             index = self._redo(index, error)
             del error
             self.run_of_cell.meter.release()
