@@ -39,30 +39,34 @@ def _collects_quickly():
 
 
 class Watch:
-    """Takes note of tensors, and of which are still there when the next one comes."""
+    """Takes note of tensors, and of which are still there when the next one comes; keeps errors, as a logger may."""
 
-    __slots__ = ("alive", "made")  # attributes that are state of the step would be put back after a failed forward
+    __slots__ = ("alive", "errors", "made")  # a dict of attributes would be put back after a failed forward
 
     def __init__(self):
-        self.made, self.alive = [], []
+        self.made, self.alive, self.errors = [], [], []
 
     def __call__(self, tensor):
         self.alive += [ref for ref in self.made if ref() is not None]
         self.made.append(weakref.ref(tensor))
 
+    def out_of_memory(self):
+        self.errors.append(torch.OutOfMemoryError(OUT_OF_MEMORY))
+        return self.errors[-1]
+
 
 class Holds(nn.Module):
-    """A model on a device that holds so many samples; it hands what it makes to `tell`."""
+    """A model on a device that holds so many samples; `watch` sees what it makes."""
 
-    def __init__(self, samples, tell=id):
+    def __init__(self, samples, watch=None):
         super().__init__()
-        self.linear, self.holds, self.tell = nn.Linear(2, 1).double(), samples, tell
+        self.linear, self.holds, self.watch = nn.Linear(2, 1).double(), samples, watch or Watch()
 
     def forward(self, x):
         made = self.linear(x)
-        self.tell(made)
+        self.watch(made)
         if len(x) > self.holds:
-            raise torch.OutOfMemoryError(OUT_OF_MEMORY)
+            raise self.watch.out_of_memory()
         return torch.tanh(made)
 
 
@@ -162,6 +166,7 @@ def test_the_pieces_run_without_what_the_failed_one_has_made(n):
     run_accumulated(CELL, names(Holds(3, watch)), n)
     assert events(MicroBatchRescued)
     assert len(watch.made) > 1 + 8 // 3
+    assert watch.errors
     assert not watch.alive
 
 
@@ -172,7 +177,7 @@ class Fails:
     """A call that fails so many times."""
 
     def __init__(self, times, error=torch.OutOfMemoryError):
-        self.times, self.error, self.calls, self.seen = times, error, 0, None
+        self.times, self.error, self.calls, self.seen, self.kept = times, error, 0, None, None
 
     def __call__(self):
         self.calls += 1
@@ -181,7 +186,8 @@ class Fails:
             assert self.seen() is None  # the first attempt's frame is cleared before the second one
         self.seen = weakref.ref(held)
         if self.calls <= self.times:
-            raise self.error(OUT_OF_MEMORY)
+            self.kept = self.error(OUT_OF_MEMORY)
+            raise self.kept
         return self.calls
 
 
