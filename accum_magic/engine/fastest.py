@@ -77,7 +77,7 @@ class Search:
         """Return the sizes of the micro-batches of a step."""
         largest = min(samples, max(largest, self.smallest))
         if self._is_short(samples):
-            return cut(samples, min(self.best or self._rung, largest), self.smallest)
+            return cut(samples, min(self.so_far() or self._rung, largest), self.smallest)
         if self.is_settled and self.best > _NEAR_TOP * self._top and largest > _HIGHER * self._top:
             # more fits than when it was found: it climbs on from there
             self.is_settled, self._ratios, self._rung, self._slower = False, None, self.best, 0
@@ -118,6 +118,10 @@ class Search:
     def _time_of(self, size: int) -> float:
         """Return the seconds per sample of a size, on the climb that was disturbed less."""
         return min((median(found) for found in self.times.get(size, ()) if found), default=float("inf"))
+
+    def so_far(self) -> int:
+        """Return the best size, or the fastest that has run where none is judged yet; 0 before any has."""
+        return self.best or min(self.times, key=self._time_of, default=0)
 
     def _is_short(self, samples: int) -> bool:
         """Whether a batch is smaller than those that it searches with; what all batches are from now on is not."""

@@ -72,8 +72,9 @@ class Auto:
     smallest: int
     ceiling: Ceiling = field(default_factory=Ceiling)
     largest: int = 0
-    """Samples of the largest micro-batch that fits, as far as is known."""
+    """Samples of the largest micro-batch that fits, as far as is known, and as a batch has had."""
     is_bound: bool = False
+    _batch: int = 0  # samples of the largest batch
     _unit: float = 0.0  # of the samples that are timed
     _planned: float = 0.0  # unit of the last plan
     _free: int = 0  # bytes that were free for its micro-batches
@@ -83,16 +84,19 @@ class Auto:
 
     def plan(self, samples: int, unit: float, memory: Memory) -> Sizes:
         """Return the sizes of the micro-batches of a step; `unit` is how many numbers a sample has."""
-        self.largest = max(self.smallest, min(samples, self._fits(samples, unit, memory)))
-        most = max(self.smallest, self.ceiling.under(self.largest))
-        self.is_bound = most < self.largest
+        least = min(self.smallest, samples)
+        fits = max(least, self._fits(samples, unit, memory))
+        self._batch = max(self._batch, samples)
+        self.largest = min(self._batch, fits)  # a last batch that is short tells no less
+        most = max(least, self.ceiling.under(min(samples, fits)))
+        self.is_bound = most < min(samples, fits)
         if self.search is None:
-            return cut(samples, most, self.smallest)
+            return cut(samples, most, least)
         self._unit = self._unit or unit
         if self._is_timed(unit):
             return self.search.propose(samples, most)
-        known = (self.search.best or self.smallest) * self._unit
-        return cut(samples, min(max(self.smallest, int(known / unit)), most), self.smallest)
+        known = (self.search.so_far() or least) * self._unit
+        return cut(samples, min(max(least, int(known / unit)), most), least)
 
     def failed(self, size: int) -> None:
         """Take note that a micro-batch has run out of memory, which needed more than there was for it."""
@@ -102,18 +106,19 @@ class Auto:
     def told(self, where: str) -> str:
         """Say what was chosen."""
         if self.search is None:
+            most = f"{self.largest:,} sample{'s' if self.largest > 1 else ''}"
             return (
-                f"{where}: auto took micro-batches of up to {self.largest:,} samples, the most that fit: their size "
-                "changes an approximate result"
+                f"{where}: auto took micro-batches of up to {most}, the most that fit: their size changes an "
+                "approximate result"
             )
         if not self.search.best:
             return f"{where}: auto was still measuring when the cell ended"
-        tried = len(self.search.times)
+        best, tried = self.search.best, len(self.search.times)
+        took = f"{where}: auto took micro-batches of {best:,} sample{'s' if best > 1 else ''}"
+        if tried == 1:
+            return f"{took}, the only size that was tried; up to {self.largest:,} fit"
         how = "the fastest of" if self.search.is_settled else "the fastest so far of"
-        return (
-            f"{where}: auto took micro-batches of {self.search.best:,} samples, {how} {tried} sizes; up to "
-            f"{self.largest:,} fit"
-        )
+        return f"{took}, {how} {tried} sizes; up to {self.largest:,} fit"
 
     def _is_timed(self, unit: float) -> bool:
         return self._unit / _ALIKE <= unit <= self._unit * _ALIKE

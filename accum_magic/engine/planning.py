@@ -104,9 +104,9 @@ class Planning:
         if not run.steps:
             run.memory.reach(site.parameters())  # the batch may be moved to the device within the step
         unit = unit_of(self.batch, site.divided or (), samples)
-        plan = self._plan(samples, unit)
-        pending = 0 if run.steps else missing_state(site.parameters())
-        parameters = site.parameters()
+        is_first = site.plan_facts is None  # of this step in this run; a GAN's second step has an optimizer of its own
+        plan, parameters = self._plan(unit), site.parameters()
+        pending = missing_state(parameters) if is_first else 0
         memory = Memory(run.meter, run.meter.now_bytes() + run.free_bytes(), pending, parameters)
         site.hand_over()
         sizes = plan.plan(samples, unit, memory)
@@ -115,28 +115,21 @@ class Planning:
             return Cut(sizes, guard)
         return Cut(sizes, guard, Measured(plan, unit, memory, clock_of(run.memory.device)))
 
-    def _plan(self, samples: int, unit: float) -> Auto:
+    def _plan(self, unit: float) -> Auto:
         """Return the plan of the step, which may have been learnt in an earlier run."""
         site, facts = self.site, self.site.facts
         assert facts is not None  # noqa: S101 - it is measured
         if isinstance(site.plan, Auto) and site.plan_facts is facts:
             return site.plan
         code = self.micro_step.__code__
-        key = (
-            code.co_code,
-            code.co_names,
-            facts.saved_bytes,
-            facts.roots,
-            site.calls is None,
-            bool(site.reasons),
-            unit,
-        )
+        model = facts.saved_bytes, facts.roots, site.calls is None, bool(site.reasons)
+        key = (code.co_code, code.co_names, *model, unit, self.run.memory.device)
         constant, each = facts.saved_bytes
         is_free = not site.reasons  # the micro-batches' size changes an approximate result
 
         def made() -> Auto:
             search = Search(site.min_samples, by_steps=site.calls is not None) if is_free else None
-            return Auto(Room(max(constant, 0.0), each, unit), search, min(site.min_samples, samples))
+            return Auto(Room(max(constant, 0.0), each, unit), search, site.min_samples)
 
         site.plan, site.plan_facts = remembered(key, made), facts
         return site.plan
