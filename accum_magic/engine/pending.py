@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch.optim import Optimizer
@@ -37,16 +38,19 @@ def _missing_state(optimizer: Optimizer, mine: set[torch.Tensor]) -> int:
     for group in optimizer.param_groups:
         new = [p for p in group["params"] if p in mine and not optimizer.state.get(p)]
         if new:
-            missing += round(_copies_kept(optimizer, new[0]) * sum(map(_bytes, new)))
+            missing += round(_copies_kept(optimizer, group, new[0]) * sum(map(_bytes, new)))
     return missing
 
 
-def _copies_kept(optimizer: Optimizer, like: torch.Tensor) -> float:
-    """Return how many times the bytes of a parameter an optimizer keeps, as one of its kind does on four numbers."""
+def _copies_kept(optimizer: Optimizer, group: Mapping[str, Any], like: torch.Tensor) -> float:
+    """Return how many times the bytes of a group's parameters an optimizer keeps, as its kind does on four numbers.
+
+    Adafactor, which keeps a row and a column of a matrix, is overrated by that: a whole copy.
+    """
     parameter = torch.zeros(2, 2, dtype=like.dtype, requires_grad=True)
     parameter.grad = torch.zeros_like(parameter)
     try:
-        twin = type(optimizer)([parameter], **optimizer.defaults)
+        twin = type(optimizer)([{**group, "params": [parameter]}], **optimizer.defaults)
         getattr(type(twin).step, "__wrapped__", type(twin).step)(twin)  # no hook counts it as a step
     except Exception:  # noqa: BLE001 - an optimizer with a constructor or a closure of its own is not asked
         return _STATES_UNTOLD
