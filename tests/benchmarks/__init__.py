@@ -28,11 +28,14 @@ only of use to see how noisy the machine was. How to read them:
   goes on all the while, a step at a time; the rounds begin when its N has stayed the same for four steps. Its search
   is training: the gradients of its first steps are checked in float64 with everybody's, and the samples that no
   update has seen (the probe's) are counted in the model and told in micro-batches of the size settled upon.
-* "in 64 MiB": processes whose address space is limited (RLIMIT_AS) to that much more than they have with everything
+  The plain full batch runs in a process of its own, in turns with auto, since it is faster on a heap that
+  micro-batches have grown.
+* "in 112 MiB": processes whose address space is limited (RLIMIT_AS) to that much more than they have with everything
   imported and one step done; the full batch does not fit. Samples "thrown away" have entered a forward pass and are
   not part of the training that counts: Accelerate starts the function again for each size, Lightning puts the model
   back after its trials. Both go on with batches of the size that they have found, so an update sees fewer samples
-  than was asked for. As for the peaks, the allocator gives every tensor's memory back.
+  than was asked for. As for the peaks, the allocator gives every tensor's memory back, or sizes would vary from
+  process to process; that costs everybody time, and small micro-batches their advantage.
 * Goals are those of the specification's section on figures. `met` and `missed` are told apart by more than the noise;
   `tie` means that the figure lies within the noise of its goal. Nothing fails: a figure is no test.
 """

@@ -23,7 +23,7 @@ from benchmarks import cells
 from benchmarks.jobs import JOBS, ROWS
 
 JOB = next(job for job in JOBS if job.name == "MLP")
-ROOM_MIB = 64
+ROOM_MIB = 112
 UPDATES = 8  # of the full batch
 
 
@@ -173,10 +173,10 @@ def measured(who):
     watch.start()
     try:
         WHO[who](names, watch)
-    except RuntimeError as error:
-        if "can't allocate memory" not in str(error):
+    except (RuntimeError, MemoryError) as error:
+        if "memory" not in str(error):
             raise
-        return {"died": True, "size": watch.size, "updates": len(watch.updates_s)}
+        return {"died": True, "size": watch.size, "updates": len(watch.updates_s), "why": str(error)}
     return watch.figures(UPDATES * JOB.batch)
 
 

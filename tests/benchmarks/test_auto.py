@@ -12,6 +12,7 @@ from benchmarks.contenders import PLAIN, Contender
 from benchmarks.fresh import in_fresh_process
 from benchmarks.jobs import JOBS, ROWS
 from benchmarks.limited import JOB, ROOM_MIB, UPDATES
+from benchmarks.plain_process import PlainProcess
 from benchmarks.report import Goal
 from benchmarks.rounds import Rounds
 from benchmarks.search import Search, accumulated, forget_plans
@@ -21,7 +22,7 @@ from benchmarks.test_time import against, seconds
 AUTO = "auto"
 SETTLED = 4  # steps with the same N in succession; while auto compares two sizes they take turns
 MOST_STEPS = 48  # until then
-ROUNDS, PLAIN_ROUNDS, FIRST_UPDATES, REPEATS = 16, 5, 3, 2
+ROUNDS, PLAIN_ROUNDS, FIRST_UPDATES = 16, 9, 3
 SAMPLES = UPDATES * JOB.batch
 PEERS = {
     "plain": "plain full batch",
@@ -122,11 +123,10 @@ def test_auto_beside_exhaustive_search(job, benchmark, report):
     benchmark.group = f"{job.name}: a round"
     benchmark.pedantic(lambda: rounds.play(turns_of(rounds, search, auto), slices=1), rounds=ROUNDS)
     with_plain = Rounds((AUTO, PLAIN))
-    plain = Contender(PLAIN, cells.PLAIN, job.namespace())
-    plain.run()
-    both = {AUTO: lambda: in_ms(auto), PLAIN: lambda: in_ms(plain)}
-    for _ in range(PLAIN_ROUNDS):
-        with_plain.play(both, slices=1)
+    with PlainProcess(job) as plain:
+        both = {AUTO: lambda: in_ms(auto), PLAIN: lambda: in_ms(plain)}
+        for _ in range(PLAIN_ROUNDS):
+            with_plain.play(both, slices=1)
     run.end()
     tell(job, search, auto, (first_steps, rounds, with_plain), firsts, report)
     benchmark.extra_info["N by step"] = auto.counts
@@ -152,7 +152,8 @@ def tell(job, search, auto, played, firsts, report):  # noqa: PLR0917 - all that
         label += {best: ", best of the search", second: ", second of the search"}.get(name, "")
         rows.append((label, f"{c.value:,.1f}", *against(c), f"{wall.compare(name, best).ratio:.3f}"))
     beside_plain = whole.compare(AUTO, PLAIN)
-    rows.append((PLAIN, f"{median(whole.figures[PLAIN]):,.1f}", *[""] * 4))
+    rows.append((f"{PLAIN}, of its own process: auto / plain", f"{median(whole.figures[PLAIN]):,.1f}",
+                 *against(beside_plain), f"{with_plain.part(1).compare(AUTO, PLAIN).ratio:.3f}"))  # fmt: skip
     title = f"auto: {job.what}, batch {job.batch}; {ROUNDS} rounds of a step each"
     notes = notes_of(search, auto, first_steps, firsts)
     report.table(title, ("", "ms", "- best (ms)", "/ best", "", "wall"), rows, notes)
@@ -180,29 +181,28 @@ def notes_of(search, auto, first_steps, firsts):
 
 
 def test_peers_in_little_memory(benchmark, report):
-    found = {who: [] for who in PEERS}
+    found = {}
 
     def measure():
-        for who in [*PEERS] + [who for who in PEERS if who != "plain"] * (REPEATS - 1):
-            found[who].append(in_fresh_process(who, environment=RETURNED, module="limited"))
+        for who in PEERS:
+            found[who] = in_fresh_process(who, environment=RETURNED, module="limited")
 
     benchmark.group = "fresh processes"
     benchmark.pedantic(measure, rounds=1)
-    assert [each["died"] for each in found["plain"]] == [True]
+    assert found["plain"]["died"]
     report.table(
-        f"in {ROOM_MIB} MiB: {JOB.what}, batch {JOB.batch}; samples run and thrown away, medians of {REPEATS}",
+        f"in {ROOM_MIB} MiB: {JOB.what}, batch {JOB.batch}; a process each",
         ("", "size", "samples per update", "thrown away", "first update, s", "samples per s"),
         [(PEERS[who], *row(figures)) for who, figures in found.items()],
     )
+    benchmark.extra_info["found"] = found
 
 
 def row(figures):
-    """What a peer ended with; sizes that differ from process to process are all told."""
-    sizes = "/".join(dict.fromkeys(str(each["size"]) for each in figures))
-    lived = [each for each in figures if not each["died"]]
-    if not lived:
-        return sizes, "dies", "", "", ""
-    per_update = "/".join(dict.fromkeys(f"{SAMPLES / each['updates']:,.0f}" for each in lived))
-    dies = f" (died {len(figures) - len(lived)} of {len(figures)})" if len(lived) < len(figures) else ""
-    columns = [median(each[key] for each in lived) for key in ("thrown_away", "first_update_s", "samples_per_s")]
-    return sizes + dies, per_update, f"{columns[0]:,.0f}", f"{columns[1]:.2f}", f"{columns[2]:,.0f}"
+    """What a peer ended with: the samples that its model sees at once, and per update, and what that has cost."""
+    size = f"{figures['size']:,}" if figures["size"] else "none"
+    if figures["died"]:
+        return size, "dies", "", "", ""
+    per_update = f"{SAMPLES / figures['updates']:,.0f}"
+    thrown_away, samples_per_s = f"{figures['thrown_away']:,}", f"{figures['samples_per_s']:,.0f}"
+    return size, per_update, thrown_away, f"{figures['first_update_s']:.2f}", samples_per_s
