@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import os
+import sys
 import warnings
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -109,8 +110,9 @@ class AccumulateMagics(Magics):
 
     @contextmanager
     def _noticing(self) -> Iterator[None]:
-        """Notice an out-of-memory error on its way to the shell."""
+        """Notice an out-of-memory error on its way to the shell; let go of what the last one of all holds."""
         __tracebackhide__ = True
+        _make_room()
         try:
             yield
         except BaseException as error:
@@ -171,6 +173,21 @@ class AccumulateMagics(Magics):
         if body and raw.endswith(body):
             return raw[: -len(body)].split("\n")[:-1]
         return [f"%%{_NAME} {line}"]
+
+
+def _make_room() -> None:
+    """Let go of the tensors in the frames of an out-of-memory error that was shown last.
+
+    A plain cell has most likely run out of memory, and the magic was put above it because of that: the shell keeps that
+    traceback, with it the activations of half a step, and there would be hardly any room to begin with.
+    """
+    last = getattr(sys, "last_value", None)
+    if last is not None:
+        from accum_magic.engine.oom import forget, free_memory, is_about_memory
+
+        if is_about_memory(last):
+            forget(last)
+            free_memory()
 
 
 class ScheduleWarning(UserWarning):

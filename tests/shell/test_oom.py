@@ -129,3 +129,17 @@ def test_another_error_keeps_its_frames_for_the_debugger(greedy, cell):
     assert kernel.value("big_in_frames()") == expected
     assert kernel.value("alive()") == len(expected)
     kernel.run("del sys.last_traceback, sys.last_value")
+
+
+@pytest.mark.parametrize(("what", "error"), [("lack", "RuntimeError"), ("mistake", "ValueError")])
+@pytest.mark.parametrize("line", ["4", "4 --check", "auto"])
+def test_what_a_plain_cell_has_left_behind_for_want_of_memory_makes_room(greedy, what, error, line):
+    kernel = greedy(what)
+    assert kernel.run(f"#\n{MODULE_LEVEL}".rstrip("\n")).ename == error
+    assert kernel.value("(alive(), big_in_frames())") == (1, ["activations"])
+    assert not kernel.run(f"%%accumulate {line} --explain\n{TRAIN}".rstrip("\n")).ename
+    assert kernel.value("alive()") == 1  # nothing has run
+    kernel.run(f"%%accumulate {line}\n{TRAIN}".rstrip("\n")).ok()
+    kept = (1, ["activations"]) if what == "mistake" else (0, [])  # for `%debug`
+    assert kernel.value("(alive(), big_in_frames())") == kept
+    kernel.run("del sys.last_traceback, sys.last_value")
