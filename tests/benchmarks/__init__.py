@@ -24,10 +24,10 @@ only of use to see how noisy the machine was. How to read them:
   freed: left alone, it varies the peak of the same program by a tenth, hand-written or not.
 * `auto` is compared with the best of an exhaustive search over N (`search.py`): fixed numbers of micro-batches on a
   grid whose neighbours differ by a fifth, each timed for a step, the closest to the best again. The lowest of many
-  noisy times is too low, so the winner's are measured anew, in rounds with auto's; these are the figures. Auto's run
-  goes on all the while, a step at a time; the rounds begin when its N has stayed the same for four steps. Its search
-  is training: the gradients of its first steps are checked in float64 with everybody's, and the samples that no
-  update has seen (the probe's) are counted in the model and told in micro-batches of the size settled upon.
+  noisy times is too low, so the winner is measured anew, in rounds with auto's; these are the figures. Auto's run
+  goes on all the while, a step at a time; the rounds begin when its N has stayed the same for four steps, or after
+  48. Its search is training: the gradients of its first steps are checked in float64, as everybody's are, and the
+  samples that no update has seen (the probe's) are counted in the model and told in micro-batches of the last size.
   The plain full batch runs in a process of its own, in turns with auto, since it is faster on a heap that
   micro-batches have grown.
 * "in 112 MiB": processes whose address space is limited (RLIMIT_AS) to that much more than they have with everything

@@ -173,7 +173,8 @@ def notes_of(search, auto, first_steps, firsts):
     before, after = auto.thrown_away[0], sum(auto.thrown_away[1:])
     return (
         f"N by step of auto: {auto.path()}; at last {auto.size()} samples in a micro-batch",
-        f"throughput over the {len(looked)} steps until it has settled, probe included: {part:.3f} of the best N's",
+        f"throughput over the first {len(looked)} steps, probe and search included: {part:.3f} of the best N's"
+        + ("" if len(looked) < MOST_STEPS else "; it had not settled then"),
         f"samples run and thrown away: {before} before the first update, {after} after it",
         f"first update after {firsts[1]:,.0f} ms, plain cell {firsts[0]:,.0f} ms (medians of {FIRST_UPDATES})",
         f"search, time over the best's by N: {search.curve()}",
