@@ -44,7 +44,7 @@ class AccumulateMagics(Magics):
     """`%%accumulate N`: run a training cell in micro-batches."""
 
     @magic_arguments()
-    @argument("n", nargs="?", metavar="N", help="micro-batches per update, at least 1, or auto: as memory needs")
+    @argument("n", nargs="?", metavar="N", help="micro-batches per update, at least 1, or auto: the fastest that fit")
     @argument("--size", metavar="M", help="in place of N: micro-batches of at most M samples")
     @argument("--window", action="store_true", help="accumulate over N batches of the loader instead of splitting one")
     @argument("--batch", metavar="x,y", help="names or expressions that hold the batch, where inference is ambiguous")
@@ -55,7 +55,7 @@ class AccumulateMagics(Magics):
         default="auto",
         help="the exact two-pass mode for losses that are no mean over samples: where it is needed, always or never",
     )
-    @argument("--memory", metavar="6GiB", help="the memory budget: 6GiB, 500MB, or 80%% of what there is")
+    @argument("--memory", metavar="6GiB", help="the memory budget: 6GiB, 500MB, or 80%% of what this process may have")
     @argument("--grad-dtype", metavar="float32", help="accumulate low-precision gradients in float32")
     @argument("--noise", action="store_true", help="also estimate the gradient noise scale")
     @argument("--show", action="store_true", help="print exactly the code that would run; run nothing")

@@ -393,7 +393,7 @@ def test_help_shows_the_options(kernel):
     for option in ("--size M", "--batch x,y", "--dim x=1,h=1", "--memory 6GiB", "--show", "--explain", "--panel"):
         assert option in text
     assert "micro-batches per update, at least 1, or auto" in text
-    assert "500MB, or 80% of what there is" in " ".join(text.split())
+    assert "500MB, or 80% of what this process may have" in " ".join(text.split())
     assert "Run a training cell in N micro-batches per update" in text
 
 
