@@ -69,7 +69,9 @@ class RunSummary:
     for one micro-batch and `plain_activation_bytes` what it would keep for the whole batch, by a line
     through the two runs of the probe (None where nothing was split); `micro_batches` counts all that ran;
     `noise_scale` and its standard error are in samples (None without `--noise`, or where it cannot be told);
-    `budget_bytes` is what `--memory` allows, or by default what there is less a margin; `footprint` divides the peak.
+    `budget_bytes` is what `--memory` allows, or by default what there is less a margin; `footprint` divides the peak by
+    what it is for; `events` holds the last 1,000: a `StepDone` for each step with its number of micro-batches, which
+    under `auto` changes, and a `MicroBatchRescued` for each one that ran out of memory and ran again in smaller pieces.
     """
 
     verdict: Verdict
@@ -314,8 +316,13 @@ def current_run() -> Run:
 def last_run() -> RunSummary | None:
     """Return the summary of the last run, None before the first.
 
+    How the batch of each step was cut, and how often memory ran out, is in its `events`.
+
     >>> import accum_magic
     >>> summary = accum_magic.last_run()
+    >>> events = () if summary is None else summary.events
+    >>> cut_into = [event.micro_batches for event in events if type(event).__name__ == "StepDone"]
+    >>> ran_out = [event.samples for event in events if type(event).__name__ == "MicroBatchRescued"]
     """
     return None if _Runs.last is None else _Runs.last.summary()
 
