@@ -105,6 +105,7 @@ def test_notebook_is_kept_as_executed(path):
 
 SAME_CELL = {
     "accumulate": "10", "check": "10 --check", "explain": "10 --explain", "show": "10 --show", "ragged": "7",
+    "auto": "auto",
 }  # fmt: skip
 
 
@@ -129,6 +130,13 @@ def test_quickstart_prints_the_same_numbers_under_the_magic(quickstart):
         assert printed == plain
 
 
+def test_quickstart_prints_the_same_numbers_under_auto(quickstart):
+    said = text_of(cell_named(quickstart, "auto"))
+    assert said.startswith("accum_magic: exact · 12 optimizer steps")
+    assert "note: line 7: auto took micro-batches of" in said
+    assert said.endswith(f"\n{text_of(cell_named(quickstart, 'plain'))}")
+
+
 def test_quickstart_needs_a_tenth_of_the_activation_memory(quickstart):
     plain = number_after("activations:", text_of(cell_named(quickstart, "plain-keep")))
     measured = text_of(cell_named(quickstart, "accumulate-keep"))
@@ -137,10 +145,10 @@ def test_quickstart_needs_a_tenth_of_the_activation_memory(quickstart):
 
 
 def test_quickstart_ends_with_the_same_parameters_and_losses(quickstart):
-    for name, n in [("proof", 10), ("ragged-proof", 7)]:
+    for name, how in [("proof", "N = 10"), ("ragged-proof", "N = 7"), ("auto-proof", "auto")]:
         printed = text_of(cell_named(quickstart, name))
-        assert number_after(f"largest difference of a parameter, N = {n}:", printed) < TINY
-        assert number_after(f"largest difference of a loss, N = {n}:", printed) < TINY
+        assert number_after(f"largest difference of a parameter, {how}:", printed) < TINY
+        assert number_after(f"largest difference of a loss, {how}:", printed) < TINY
     assert number_after("largest change of a parameter by training:", text_of(cell_named(quickstart, "proof"))) > TINY
     accuracies = {
         number_after("held-out accuracy:", text_of(cell_named(quickstart, name)))
