@@ -17,6 +17,9 @@ from torch import nn
 import accum_magic
 from accum_magic import testing
 from accum_magic.cell.explain import explain
+from accum_magic.engine.fastest import Search
+from accum_magic.engine.planner import Auto
+from accum_magic.engine.room import Room
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -228,3 +231,20 @@ def test_readme_lists_the_options_of_the_magic():
     }
     documented = set(re.findall(r"^\| `(--[a-z-]+)", readme(), re.MULTILINE))
     assert documented == declared
+
+
+def runs_out_of_memory(_, inputs):
+    if len(inputs[0]) > 3:  # the step is measured on three samples
+        raise torch.OutOfMemoryError
+
+
+def test_readme_quotes_the_notes_about_memory_as_they_are_worded():
+    search = Search(best=250, times={size: [] for size in range(9)}, is_settled=True)
+    notes = {Auto(Room(0.0, 1.0, 1.0), search, 1, largest=1000).told("line 4")}
+    model = nn.Linear(4, 3)
+    model.register_forward_pre_hook(runs_out_of_memory)
+    names = {"model": model, "F": nn.functional, "device": "cpu", "optimizer": torch.optim.SGD(model.parameters())}
+    cell = accumulate_blocks()[0][1]
+    testing.run_accumulated(cell, names | {"loader": [(torch.randn(8, 4), torch.randint(0, 3, (8,)))]}, 1)
+    notes |= {note for note in accum_magic.last_run().notes if "ran out of memory" in note}
+    assert set(re.findall(r"^note: (.*)$", readme(), re.MULTILINE)) == notes
