@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-
 import torch
 
 
@@ -56,7 +54,7 @@ class AllocatedMemory:
     def release(self, *, collects: bool = True) -> None:
         """Collect garbage, and hand the allocator's free blocks back to the device, which waits for it."""
         if collects:
-            gc.collect()
+            collect_garbage()
             torch.accelerator.empty_cache()
 
     def _allocators_peak(self) -> int:
@@ -109,5 +107,5 @@ class MpsMemory:
     def release(self, *, collects: bool = True) -> None:
         """Collect garbage, and hand the allocator's free blocks back, which waits for the device."""
         if collects:
-            gc.collect()
+            collect_garbage()
             torch.mps.empty_cache()

@@ -19,6 +19,7 @@ _GROWTH_PER_STEP = 8  # how much larger sizes become in one step, whose memory i
 _MOST_TIMED = 4  # micro-batches of a size that are timed while the sizes climb
 _ROUNDS = 3  # steps of each side of a duel
 _SLOWER = 1.1  # over the best so far, of two sizes in succession: larger ones are not tried
+_MOST_TRIED = 8  # sizes that meet in duels: in noise a winner could be found again and again
 _FASTER = 0.98  # what a challenger has to reach; less is noise
 _NEAR_TOP, _HIGHER = 0.7, 1.15  # of the largest that fits: a best near it may be bettered where more fits
 _SHORT, _MOST_SHORT = 0.75, 3  # of the batches searched with: a ragged last one tells nothing, several in a row do
@@ -200,6 +201,8 @@ class Search:
             self._tried.discard(duel.challenger)  # less fits than before, or the batches are others
             self._duel = None
         self._tried.add(self.best)
+        if len(self._tried) > _MOST_TRIED:
+            self._ratios = []
         while self._duel is None and self._ratios and self.best <= largest:
             pieces = max(1, round(-(-samples // self.best) / self._ratios.pop(0)))
             size = min(-(-samples // pieces), largest)

@@ -15,6 +15,7 @@ from accum_magic.engine.saved import SavedTensors
 from accum_magic.errors import BudgetExceededError
 
 _READS = 32  # of the memory in use, while what is free is used up
+_RELEASES = (False, True)  # whether garbage is collected too, which takes longer
 _HELD_IN_BACKWARD = 2  # times the largest saved tensor: a layer's incoming and outgoing gradient
 
 
@@ -27,11 +28,11 @@ class BudgetGuard(SavedTensors):
         self._step = max(1, (budget_bytes - meter.now_bytes()) // _READS)
         self._next_read = 0
         self._largest = 0
-        self._is_released = False
+        self._releases = 0
 
     def _pack(self, tensor: torch.Tensor) -> Any:
         held = super()._pack(tensor)
-        self._largest = max(self._largest, held.nbytes)
+        self._largest = max(self._largest, tensor.nbytes)  # of a view its own: a batch may be cut from a large data set
         if self.now_bytes >= self._next_read:
             self._next_read = self.now_bytes + self._step
             self.check()
@@ -50,9 +51,10 @@ class BudgetGuard(SavedTensors):
         """
         reserve = 0 if in_backward else _HELD_IN_BACKWARD * self._largest
         needed = self._meter.now_bytes() + reserve
-        if needed > self._budget and not self._is_released:
-            self._is_released = True  # garbage, and what an allocator keeps of earlier micro-batches, are no need
-            self._meter.release()
+        while needed > self._budget and self._releases < len(_RELEASES):
+            # garbage, and what an allocator keeps of earlier micro-batches, are no need
+            self._meter.release(collects=_RELEASES[self._releases])
+            self._releases += 1
             needed = self._meter.now_bytes() + reserve
         if needed > self._budget:
             raise BudgetExceededError(needed, self._budget)

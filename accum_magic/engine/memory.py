@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import math
 import os
 import sys
+import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +17,7 @@ import torch
 
 from accum_magic.engine.host_limits import PROC, host_limit_bytes, kibibytes
 
+_COLLECTED_EVERY_S = 1.0
 _MARGIN_BYTES = 2**20  # by which two looks at one high-water mark may differ: the kernel counts in batches
 
 
@@ -42,6 +45,18 @@ class Meter(Protocol):
 
     def release(self, *, collects: bool = True) -> None:
         """Give back what is free but held: garbage in cycles, the allocator's cache; the second alone is quicker."""
+
+
+class _Garbage:
+    collected_s = -math.inf
+
+
+def collect_garbage() -> None:
+    """Collect garbage, once a second at most: it takes some tens of milliseconds, in a large notebook hundreds."""
+    now_s = time.monotonic()
+    if now_s - _Garbage.collected_s > _COLLECTED_EVERY_S:
+        gc.collect()
+        _Garbage.collected_s = time.monotonic()
 
 
 class ResidentMemory:
@@ -94,7 +109,7 @@ class ResidentMemory:
     def release(self, *, collects: bool = True) -> None:
         """Collect garbage, and let glibc's allocator hand its free pages back."""
         if collects:
-            gc.collect()
+            collect_garbage()
         if sys.platform == "linux":
             trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
             if trim is not None:

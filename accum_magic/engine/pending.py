@@ -17,12 +17,16 @@ def missing_gradients(parameters: Iterable[torch.Tensor]) -> int:
     return sum(_bytes(p) for p in parameters if p.grad is None)
 
 
-def missing_state(parameters: Iterable[torch.Tensor]) -> int:
+def missing_state(parameters: Iterable[torch.Tensor], names: Mapping[str, object] | None = None) -> int:
     """Return the bytes that the optimizers of parameters will take at their first step.
 
-    All objects are looked through, some tens of milliseconds in a large notebook: only before a run's first update.
+    They are looked for among the `names` of the cell, and where those do not tell of every parameter among all objects:
+    that takes some tenths of a second in a large notebook, so it is asked only before the first update.
     """
     mine = set(parameters)
+    named = [value for value in (names or {}).values() if issubclass(type(value), Optimizer)]
+    if mine <= {p for o in named for group in o.param_groups for p in group["params"]}:
+        return sum(_missing_state(optimizer, mine) for optimizer in named)
     # the engine is handed none before the first has stepped; `type`, since proxies may do anything when asked
     found = [o for o in gc.get_objects() if issubclass(type(o), Optimizer)]
     return sum(_missing_state(optimizer, mine) for optimizer in found)

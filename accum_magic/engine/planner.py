@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +16,6 @@ from accum_magic.engine.room import Room
 from accum_magic.engine.split import cut, flatten, micro_batch_sizes
 
 _REMEMBERED = 32  # plans that outlive their cell: of models and shapes that a notebook trains in turn
-_COLLECTED_EVERY_S = 1.0  # a garbage collection takes some tens of milliseconds
 _KEPT = 0.8  # of a size that has failed: what is measured tells better than halving
 _ALIKE = 1.25  # samples that differ no more in size are timed together
 
@@ -80,7 +78,6 @@ class Auto:
     _free: int = 0  # bytes that were free for its micro-batches
     _floor: int = 0  # bytes in use that are no micro-batch's, and of gradients among them
     _floor_gradients: int = 0
-    _collected_s: float = 0.0
 
     def plan(self, samples: int, unit: float, memory: Memory) -> Sizes:
         """Return the sizes of the micro-batches of a step; `unit` is how many numbers a sample has."""
@@ -134,9 +131,7 @@ class Auto:
         pending = missing_gradients(memory.parameters) + memory.pending_bytes
         is_tight = self.room.largest(memory.budget_bytes - self._floor - pending, unit) < wanted
         if is_tight:  # what an allocator keeps of earlier micro-batches is free for the next
-            now = time.monotonic()
-            memory.meter.release(collects=now - self._collected_s > _COLLECTED_EVERY_S)
-            self._collected_s = now
+            memory.meter.release(collects=False)
             self._look(memory)
         self._planned, self._free = unit, max(0, memory.budget_bytes - self._floor - pending)
         return self.room.largest(self._free, unit)
@@ -169,5 +164,14 @@ def remembered(key: object, made: Callable[[], Auto]) -> Auto:
 
 def unit_of(batch: Mapping[str, Any], divided: Sequence[str], samples: int) -> float:
     """Return how many numbers the largest tensor of a batch holds per sample."""
-    leaves = (leaf for name in divided for leaf in flatten(batch[name])[0] if isinstance(leaf, torch.Tensor))
-    return max((leaf.numel() for leaf in leaves), default=samples) / samples
+    return max((leaf.numel() for leaf in _tensors(batch, divided)), default=samples) / samples
+
+
+def resident_bytes(batch: Mapping[str, Any], divided: Sequence[str]) -> int:
+    """Return the bytes behind a batch, which are there already: a view of a data set keeps all of it."""
+    leaves = [leaf for leaf in _tensors(batch, divided) if leaf.layout is torch.strided]
+    return sum({s.data_ptr(): s.nbytes() for s in (leaf.untyped_storage() for leaf in leaves)}.values())
+
+
+def _tensors(batch: Mapping[str, Any], divided: Sequence[str]) -> Iterator[torch.Tensor]:
+    yield from (leaf for name in divided for leaf in flatten(batch[name])[0] if isinstance(leaf, torch.Tensor))

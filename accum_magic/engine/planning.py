@@ -13,7 +13,7 @@ from accum_magic.engine.clock import clock_of
 from accum_magic.engine.fastest import Search
 from accum_magic.engine.measured import Measured
 from accum_magic.engine.pending import missing_state
-from accum_magic.engine.planner import Asked, Auto, Memory, Sizes, remembered, unit_of
+from accum_magic.engine.planner import Asked, Auto, Memory, Sizes, remembered, resident_bytes, unit_of
 from accum_magic.engine.room import PEAK_OVER_SAVED, Room
 from accum_magic.engine.run import Run
 from accum_magic.engine.site import PROBE_SAMPLES, Outcome, Site
@@ -62,8 +62,7 @@ class Planning:
             return Cut(sizes, self.run.budget.bytes if self.run.memory.is_asked else None)
         self._measure(sizes)
         sizes = self._large_enough(sizes)
-        assert self.site.facts is not None  # noqa: S101 - it is measured
-        return Cut(sizes, self._guard(PEAK_OVER_SAVED * self.site.facts.kept_bytes(max(sizes))))
+        return Cut(sizes, self._guard_of_asked(max(sizes)))
 
     def _asked(self, samples: int, n: int | None, size: int | None, *, window: bool) -> Sizes:
         plan = self.site.plan
@@ -90,6 +89,13 @@ class Planning:
         self.run.note(f"micro-batches have {least} samples at least: BatchNorm or squeeze() needs them")
         return micro_batch_sizes(samples, max(1, samples // least), None)
 
+    def _guard_of_asked(self, size: int) -> int | None:
+        assert self.site.facts is not None  # noqa: S101 - it is measured
+        kept = self.site.facts.kept_bytes(size)
+        if self._guard(PEAK_OVER_SAVED * kept) is None:
+            return None
+        return self._guard(PEAK_OVER_SAVED * (kept - resident_bytes(self.batch, self.site.divided or ())))
+
     def _guard(self, needed_bytes: float) -> int | None:
         """Return the budget where a micro-batch comes near it and the device itself would not stop it there."""
         run = self.run
@@ -106,7 +112,7 @@ class Planning:
         unit = unit_of(self.batch, site.divided or (), samples)
         is_first = site.plan_facts is None  # of this step in this run; a GAN's second step has an optimizer of its own
         plan, parameters = self._plan(unit), site.parameters()
-        pending = missing_state(parameters) if is_first else 0
+        pending = missing_state(parameters, self.micro_step.__globals__) if is_first else 0
         memory = Memory(run.meter, run.meter.now_bytes() + run.free_bytes(), pending, parameters)
         site.hand_over()
         sizes = plan.plan(samples, unit, memory)
@@ -125,6 +131,7 @@ class Planning:
         model = facts.saved_bytes, facts.roots, site.calls is None, bool(site.reasons)
         key = (code.co_code, code.co_names, *model, unit, self.run.memory.device)
         constant, each = facts.saved_bytes
+        constant -= resident_bytes(self.batch, site.divided or ())
         is_free = not site.reasons  # the micro-batches' size changes an approximate result
 
         def made() -> Auto:
