@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from accum_magic.engine.memory import collect_garbage
+
 
 class AllocatedMemory:
     """The memory of a CUDA, ROCm or XPU device as its allocator counts it (`torch.accelerator`).

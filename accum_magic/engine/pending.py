@@ -24,7 +24,7 @@ def missing_state(parameters: Iterable[torch.Tensor], names: Mapping[str, object
     that takes some tenths of a second in a large notebook, so it is asked only before the first update.
     """
     mine = set(parameters)
-    named = [value for value in (names or {}).values() if issubclass(type(value), Optimizer)]
+    named: list[Any] = [value for value in (names or {}).values() if issubclass(type(value), Optimizer)]
     if mine <= {p for o in named for group in o.param_groups for p in group["params"]}:
         return sum(_missing_state(optimizer, mine) for optimizer in named)
     # the engine is handed none before the first has stepped; `type`, since proxies may do anything when asked

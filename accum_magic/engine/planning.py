@@ -62,7 +62,7 @@ class Planning:
             return Cut(sizes, self.run.budget.bytes if self.run.memory.is_asked else None)
         self._measure(sizes)
         sizes = self._large_enough(sizes)
-        return Cut(sizes, self._guard_of_asked(max(sizes)))
+        return Cut(sizes, self._guard(PEAK_OVER_SAVED * self.site.kept_bytes(max(sizes))))
 
     def _asked(self, samples: int, n: int | None, size: int | None, *, window: bool) -> Sizes:
         plan = self.site.plan
@@ -80,6 +80,7 @@ class Planning:
         __tracebackhide__ = True
         if self.site.facts is None:
             self.site.measure(self.micro_step, self.batch, sizes, self.read)
+            self.site.resident_bytes = resident_bytes(self.batch, self.site.divided or ())
 
     def _large_enough(self, sizes: Sizes) -> Sizes:
         least = self.site.min_samples
@@ -88,13 +89,6 @@ class Planning:
         samples = sum(sizes)
         self.run.note(f"micro-batches have {least} samples at least: BatchNorm or squeeze() needs them")
         return micro_batch_sizes(samples, max(1, samples // least), None)
-
-    def _guard_of_asked(self, size: int) -> int | None:
-        assert self.site.facts is not None  # noqa: S101 - it is measured
-        kept = self.site.facts.kept_bytes(size)
-        if self._guard(PEAK_OVER_SAVED * kept) is None:
-            return None
-        return self._guard(PEAK_OVER_SAVED * (kept - resident_bytes(self.batch, self.site.divided or ())))
 
     def _guard(self, needed_bytes: float) -> int | None:
         """Return the budget where a micro-batch comes near it and the device itself would not stop it there."""
@@ -131,7 +125,7 @@ class Planning:
         model = facts.saved_bytes, facts.roots, site.calls is None, bool(site.reasons)
         key = (code.co_code, code.co_names, *model, unit, self.run.memory.device)
         constant, each = facts.saved_bytes
-        constant -= resident_bytes(self.batch, site.divided or ())
+        constant -= site.resident_bytes
         is_free = not site.reasons  # the micro-batches' size changes an approximate result
 
         def made() -> Auto:

@@ -39,6 +39,7 @@ class Site(Division):
     facts: StepFacts | None = None
     calls: StudiedCalls | None = None  # under replay: the module calls that run in chunks
     whole_bytes: int = 0  # under replay: what is kept of the whole batch beside a chunk's activations
+    resident_bytes: int = 0  # of the batch, or the data set that it is a view of
     signature: tuple[object, ...] = ()  # the graph the facts were read from
     prepared: Prepared | None = None  # from the facts, for all steps
     targets: dict[tuple[int, int], Targets] = field(default_factory=dict)  # of a root and its part
@@ -58,6 +59,10 @@ class Site(Division):
     def min_samples(self) -> int:
         """Samples that a micro-batch must have at least."""
         return 1 if self.facts is None else self.facts.min_samples
+
+    def kept_bytes(self, samples: int) -> float:
+        """Return about how many bytes a forward on some samples keeps for its backward, beside the batch itself."""
+        return 0.0 if self.facts is None else max(0.0, self.facts.kept_bytes(samples) - self.resident_bytes)
 
     def measure(
         self, micro_step: Callable[..., Outcome], batch: Mapping[str, Any], sizes: tuple[int, ...], read: Sequence[str]

@@ -108,7 +108,7 @@ def step(  # noqa: PLR0913 - each is what the rewritten cell has to say
     if run.rescues == rescues:
         site.learn(sizes, cut.measured)
     if site.facts is not None:
-        kept = [site.whole_bytes + site.facts.kept_bytes(count) for count in (max(sizes), sum(sizes))]
+        kept = [site.whole_bytes + site.kept_bytes(count) for count in (max(sizes), sum(sizes))]
         run.estimate(*kept)
     run.memory.reach(gradients.parameters)
     run.notes |= dict.fromkeys(_limits(site, gradients, sizes, carried, grad_dtype, noise=noise))

@@ -161,12 +161,13 @@ meter = ResidentMemory()
 before, limit = meter.now_bytes(), meter.limit_bytes()
 kept = torch.ones(100 * 2**18)
 later = meter.limit_bytes()
-try:
+some = torch.empty(int((limit - meter.now_bytes()) * 0.9), dtype=torch.uint8)
+del some
+try:  # last, for an error maps some memory of its own
     torch.empty(int((limit - meter.now_bytes()) * 1.1), dtype=torch.uint8)
     fits = True
 except RuntimeError:
     fits = False
-some = torch.empty(int((limit - meter.now_bytes()) * 0.9), dtype=torch.uint8)
 print(json.dumps([before, limit, later, fits]))
 """
 
