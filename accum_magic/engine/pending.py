@@ -1,4 +1,4 @@
-"""Memory that training will hold and does not yet: gradients, and the state of optimizers that have not stepped."""
+"""Memory that training will take and has not yet: gradients, the state of optimizers, what their step needs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+_TEMPORARIES = 2  # of a parameter's size while it is updated: Adam's root of the squares, and its quotient
 _STATES_UNTOLD = 2  # copies of a parameter that an optimizer keeps which cannot be asked: Adam's two
 
 
@@ -30,6 +31,11 @@ def missing_state(parameters: Iterable[torch.Tensor], names: Mapping[str, object
     # the engine is handed none before the first has stepped; `type`, since proxies may do anything when asked
     found = [o for o in gc.get_objects() if issubclass(type(o), Optimizer)]
     return sum(_missing_state(optimizer, mine) for optimizer in found)
+
+
+def update_bytes(parameters: Iterable[torch.Tensor]) -> int:
+    """Return the bytes that an optimizer on a CPU takes for a moment, one parameter after the other."""
+    return _TEMPORARIES * max(map(_bytes, parameters), default=0)
 
 
 def gradient_bytes(parameters: Iterable[torch.Tensor]) -> int:

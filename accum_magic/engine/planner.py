@@ -28,7 +28,7 @@ class Memory:
 
     meter: Meter
     budget_bytes: int
-    """The most that may be in use."""
+    """The most that may be in use while micro-batches run."""
     pending_bytes: int
     """What optimizers will hold from their first step on, and do not yet."""
     parameters: Sequence[torch.Tensor]
@@ -120,9 +120,11 @@ class Auto:
     def _is_timed(self, unit: float) -> bool:
         return self._unit / _ALIKE <= unit <= self._unit * _ALIKE
 
-    def is_measuring(self, unit: float) -> bool:
-        """Whether the micro-batches of a step are timed, and their memory measured."""
-        return unit not in self.room.peaks or (self.search is not None and not self.search.is_settled)
+    def is_measuring(self, unit: float, size: int) -> bool:
+        """Whether the micro-batches of a step, of a size at most, are timed, and their memory measured."""
+        if self.search is None:
+            return size not in self.room.peaks.get(unit, ())  # two sizes make a line
+        return unit not in self.room.peaks or not self.search.is_settled
 
     def _fits(self, samples: int, unit: float, memory: Memory) -> int:
         """Return how many samples fit at once."""

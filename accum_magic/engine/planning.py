@@ -12,7 +12,7 @@ import torch
 from accum_magic.engine.clock import clock_of
 from accum_magic.engine.fastest import Search
 from accum_magic.engine.measured import Measured
-from accum_magic.engine.pending import missing_state
+from accum_magic.engine.pending import missing_state, update_bytes
 from accum_magic.engine.planner import Asked, Auto, Memory, Sizes, remembered, resident_bytes, unit_of
 from accum_magic.engine.room import PEAK_OVER_SAVED, Room
 from accum_magic.engine.run import Run
@@ -107,11 +107,14 @@ class Planning:
         is_first = site.plan_facts is None  # of this step in this run; a GAN's second step has an optimizer of its own
         plan, parameters = self._plan(unit), site.parameters()
         pending = missing_state(parameters, self.micro_step.__globals__) if is_first else 0
-        memory = Memory(run.meter, run.meter.now_bytes() + run.free_bytes(), pending, parameters)
+        budget = run.meter.now_bytes() + run.free_bytes()
+        if run.memory.device.type == "cpu":
+            budget -= update_bytes(parameters)  # the process keeps what micro-batches have freed, an update comes on top
+        memory = Memory(run.meter, budget, pending, parameters)
         site.hand_over()
         sizes = plan.plan(samples, unit, memory)
         guard = self._guard(plan.room.needed(max(sizes), unit))
-        if not plan.is_measuring(unit):
+        if not plan.is_measuring(unit, max(sizes)):
             return Cut(sizes, guard)
         return Cut(sizes, guard, Measured(plan, unit, memory, clock_of(run.memory.device)))
 

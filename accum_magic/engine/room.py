@@ -13,9 +13,9 @@ class Room:
     """What micro-batches of one step need above what is there before them, in bytes.
 
     `constant` and `each` (per sample) are what autograd saves, by the probe's two runs on samples of `unit`
-    numbers each. `needed` is a line `a + b * samples` through the peaks of micro-batches that have run;
-    before the first it is twice what is saved. Samples of another size (longer sequences) are taken to
-    need more by the square of it, as attention does, until one has run.
+    numbers each. `needed` is a line `a + b * samples` through the peaks of micro-batches that have run; through one
+    alone it is as steep as what is saved, and before any it is twice that. Samples of another size (longer sequences)
+    are taken to need more by the square of it, as attention does, until one has run.
     """
 
     constant: float
@@ -41,11 +41,11 @@ class Room:
     def _line(self, unit: float) -> tuple[float, float]:
         peaks = self.peaks.get(unit)
         if peaks:
-            return _fitted(peaks, self._saved_each(unit))
+            return _fitted(peaks, self.constant, self._saved_each(unit))
         known = min(self.peaks, key=lambda other: abs(other - unit), default=None)
         if known is None:
             return PEAK_OVER_SAVED * self.constant, PEAK_OVER_SAVED * self._saved_each(unit)
-        constant, each = _fitted(self.peaks[known], self._saved_each(known))
+        constant, each = _fitted(self.peaks[known], self.constant, self._saved_each(known))
         return constant, each * _growth(unit / known)
 
     def _saved_each(self, unit: float) -> float:
@@ -57,13 +57,15 @@ def _growth(ratio: float) -> float:
     return ratio * ratio if ratio > 1 else ratio
 
 
-def _fitted(peaks: dict[int, int], least: float) -> tuple[float, float]:
+def _fitted(peaks: dict[int, int], saved: float, least: float) -> tuple[float, float]:
     """Return the line (a, b) through peaks by size, in least squares; `b` is what autograd saves at least."""
-    count = len(peaks)
+    count, largest = len(peaks), max(peaks)
     mean_size, mean_peak = sum(peaks) / count, sum(peaks.values()) / count
     spread = sum((size - mean_size) ** 2 for size in peaks)
-    slope = sum((s - mean_size) * (p - mean_peak) for s, p in peaks.items()) / spread if spread else 0.0
-    largest = max(peaks)
+    if spread:
+        slope = sum((s - mean_size) * (p - mean_peak) for s, p in peaks.items()) / spread
+    else:  # as much more than is saved as was measured, whatever the size
+        slope = peaks[largest] * least / max(saved + least * largest, 1.0)
     slope = max(slope, least)
     # never below the largest that has run, which weighs most for those that are larger still
     return max(mean_peak - slope * mean_size, peaks[largest] - slope * largest, 0.0), slope
