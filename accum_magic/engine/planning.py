@@ -109,7 +109,9 @@ class Planning:
         pending = missing_state(parameters, self.micro_step.__globals__) if is_first else 0
         budget = run.meter.now_bytes() + run.free_bytes()
         if run.memory.device.type == "cpu":
-            budget -= update_bytes(parameters)  # the process keeps what micro-batches have freed, an update comes on top
+            budget -= update_bytes(
+                parameters
+            )  # it comes on top of what micro-batches have freed, which the process keeps
         memory = Memory(run.meter, budget, pending, parameters)
         site.hand_over()
         sizes = plan.plan(samples, unit, memory)
