@@ -239,7 +239,7 @@ def runs_out_of_memory(_, inputs):
 
 
 def test_readme_quotes_the_notes_about_memory_as_they_are_worded():
-    search = Search(best=250, times={size: [] for size in range(9)}, is_settled=True)
+    search = Search(best=250, times={size: ([], []) for size in range(9)}, is_settled=True)
     notes = {Auto(Room(0.0, 1.0, 1.0), search, 1, largest=1000).told("line 4")}
     model = nn.Linear(4, 3)
     model.register_forward_pre_hook(runs_out_of_memory)
