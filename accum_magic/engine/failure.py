@@ -11,9 +11,14 @@ from typing import Any, NoReturn
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
+from accum_magic.engine.oom import is_out_of_memory
 from accum_magic.engine.undo import Rehearsal
 from accum_magic.errors import AccumulateError, BatchError
 
+MEASURED_ON = (
+    "accum_magic: {}: out of memory on {} samples, on which accum_magic measures how micro-batches add up, before the "
+    "first update. What is left is a smaller model, shorter samples, a lower precision, or activation checkpointing."
+)
 _LONGEST = 160  # characters of an error that a message repeats
 _MOST_NAMED = 4
 
@@ -40,13 +45,16 @@ class Attempt:
 
         """
         __tracebackhide__ = True
+        if is_out_of_memory(failure):
+            failure.add_note(MEASURED_ON.format(self.where, self.probed[-1]))
+            raise failure
         on_first = self._trial(self.first)
         if on_first is None:
             raise BatchError(self._too_few(failure)) from failure
-        if isinstance(on_first, torch.OutOfMemoryError | AccumulateError):
+        if is_out_of_memory(on_first) or isinstance(on_first, AccumulateError):
             raise on_first
         on_all = self._trial(self.batch.values(), drops_activations=True)
-        if on_all is not None and not isinstance(on_all, torch.OutOfMemoryError):
+        if on_all is not None and not is_out_of_memory(on_all):
             # a gradient taken inside the step fails without activations: then the whole batch has told nothing
             raise on_all if _kind(on_all) == _kind(on_first) else on_first
         raise BatchError(self._needs_all(on_first)) from on_first

@@ -259,7 +259,9 @@ class MicroBatches(WholeStep):
             self._count(zip(*(column[1:] for column in self.columns), strict=True), roots)
         if is_new:
             self.site.is_reentrant = is_reentrant(roots)
-            self.site.signature = signature
+            self.site.signature, self.site.is_told = signature, False
+        if not self.site.is_told and len(self.sizes) > 1:  # a whole batch is what the plain cell runs
+            self.site.is_told = True
             self.run_of_cell.learn(self.site)
         return parameters
 

@@ -72,6 +72,8 @@ class Auto:
     largest: int = 0
     """Samples of the largest micro-batch that fits, as far as is known, and as a batch has had."""
     is_bound: bool = False
+    used: int = 0
+    """Samples of the largest micro-batch of the last step."""
     _batch: int = 0  # samples of the largest batch
     _unit: float = 0.0  # of the samples that are timed
     _planned: float = 0.0  # unit of the last plan
@@ -87,6 +89,11 @@ class Auto:
         self.largest = min(self._batch, fits)  # a last batch that is short tells no less
         most = max(least, self.ceiling.under(min(samples, fits)))
         self.is_bound = most < min(samples, fits)
+        sizes = self._proposed(samples, unit, most, least)
+        self.used = max(sizes)
+        return sizes
+
+    def _proposed(self, samples: int, unit: float, most: int, least: int) -> Sizes:
         if self.search is None:
             return cut(samples, most, least)
         self._unit = self._unit or unit
@@ -102,8 +109,10 @@ class Auto:
 
     def told(self, where: str) -> str:
         """Say what was chosen."""
+        if self.search is None and self.used >= self._batch:
+            return f"{where}: auto took the whole batch at once, for it fits"
         if self.search is None:
-            most = f"{self.largest:,} sample{'s' if self.largest > 1 else ''}"
+            most = f"{self.used:,} sample{'s' if self.used > 1 else ''}"
             return (
                 f"{where}: auto took micro-batches of up to {most}, the most that fit: their size changes an "
                 "approximate result"

@@ -9,6 +9,7 @@ import torch
 from accum_magic.engine.budget import Budget, BudgetOfRun, budget_of
 from accum_magic.engine.footprint import Footprint, Holdings
 from accum_magic.engine.memory import Meter, meter_for
+from accum_magic.errors import BudgetError
 
 _STEPS_BEFORE_ALL_STATE = 2  # optimizers make their state in their first step
 
@@ -37,7 +38,11 @@ class RunMemory:
 
         """
         if memory != self._asked:
-            budget_of(self.meter, memory)
+            try:
+                budget_of(self.meter, memory)
+            except BudgetError:
+                self.meter.release()  # what nobody holds any more is no use
+                budget_of(self.meter, memory)
             self._asked, self._budget = memory, None
         if steps < _STEPS_BEFORE_ALL_STATE:
             self._rest_bytes = self.meter.now_bytes()

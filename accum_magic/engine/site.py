@@ -22,7 +22,7 @@ from accum_magic.engine.probe import probe
 from accum_magic.engine.reach import reachable
 from accum_magic.engine.remember import Remembering
 from accum_magic.engine.replayable import calls_to_replay, is_to_replay, replay_notes
-from accum_magic.engine.rescue import Recall
+from accum_magic.engine.rescue import Recall, once_more
 from accum_magic.engine.targets import Targets
 from accum_magic.engine.undo import COMPILED, Rehearsal
 from accum_magic.errors import BatchError
@@ -48,6 +48,7 @@ class Site(Division):
     plan: Asked | Auto = field(default_factory=Asked)
     plan_facts: StepFacts | None = None  # those that `plan` was made from
     pending: Measured | None = None  # a step whose times the device has not told yet
+    is_told: bool = False  # the run knows the verdict
     is_reentrant: bool = False  # its backward runs others inside of it: a micro-batch cannot be redone in part
     modules: list[weakref.ref[nn.Module]] = field(default_factory=list)  # that the forward calls
     trained: list[weakref.ref[nn.Parameter]] = field(default_factory=list)  # the parameters within them
@@ -118,7 +119,7 @@ class Site(Division):
         __tracebackhide__ = True
         rehearsal = Rehearsal(sources)
         try:
-            facts = probe(forward, PROBE_SAMPLES, sources, copied, rehearsal)
+            facts = once_more(lambda: probe(forward, PROBE_SAMPLES, sources, copied, rehearsal))
         except Exception as error:  # noqa: BLE001 - whoever asks raises it, or explains it
             return None, error
         self.modules = [weakref.ref(module) for module in rehearsal.modules]

@@ -77,6 +77,7 @@ class WholeStep:
     statistics: RunningStatistics = field(default_factory=RunningStatistics)
     loss: torch.Tensor | None = None  # of the whole batch, once it has run
     guard_bytes: int | None = None  # the budget, where a micro-batch may burst it and no allocator would tell
+    guard: BudgetGuard | None = None  # of a step that is replayed
     is_last_try: bool = False  # of single samples, at once or in chunks
 
     @property
@@ -179,7 +180,9 @@ class WholeStep:
         if is_first:
             self.site.signature = _REPLAYED
             run.learn(self.site, _FRAMES_TO_THE_CELL)
-        with SavedTensors() if is_first else nullcontext() as saved:
+        if self.guard_bytes is not None:
+            self.guard = BudgetGuard(run.meter, self.guard_bytes)
+        with SavedTensors() if is_first else nullcontext() as saved, self.guard or nullcontext():
             found = self._run(names, chunked)
         if saved is not None:
             self.site.whole_bytes = saved.peak_bytes
@@ -190,6 +193,8 @@ class WholeStep:
     def _chunk_begins(self, index: int) -> None:
         self.statistics.micro_batch = index
         self.run_of_cell.micro_batch = index + 1
+        if self.guard is not None:
+            self.guard.check()
 
     def _run(self, names: Sequence[str], calls: AbstractContextManager[object] | None = None) -> tuple[Any, ...]:
         """Run forward, where `calls` may see to the module calls, and backward."""
