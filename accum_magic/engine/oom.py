@@ -7,6 +7,8 @@ import gc
 import re
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
 
 import torch
 
@@ -32,6 +34,7 @@ _WORDINGS = (
     r"invalid buffer size",  # MPS: larger than its largest buffer
     r"PT_DEVMEM Allocation failed",  # HPU
 )
+_PACKAGE = str(Path(__file__).parents[1])
 _IS_WORDED = re.compile("|".join(_WORDINGS), re.IGNORECASE).search
 
 
@@ -82,6 +85,20 @@ def forget(error: BaseException | None) -> None:
             # Up to Python 3.12 whoever has read `f_locals`, as a traceback with variables does, has left a dict of them
             # in the frame; reading it anew takes from it what the frame no longer has.
             frame.f_locals  # noqa: B018
+
+
+def leave_out_ours(error: BaseException) -> None:
+    """Take this package's frames out of a traceback: `forget` has cleared the mark that hides them."""
+    entries = []
+    entry = error.__traceback__
+    while entry is not None:
+        if not entry.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+            entries.append(entry)
+        entry = entry.tb_next
+    below = None
+    for entry in reversed(entries):
+        below = TracebackType(below, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
+    error.__traceback__ = below
 
 
 def free_memory() -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from accum_magic.engine.gradients import SetAside, Versions
-from accum_magic.engine.oom import forget, free_memory, is_out_of_memory
+from accum_magic.engine.oom import forget, free_memory, is_out_of_memory, leave_out_ours
 from accum_magic.engine.split import micro_batch_sizes
 from accum_magic.engine.state import State
 from accum_magic.engine.undo import RandomStates
@@ -116,6 +116,7 @@ def smaller(sizes: Sequence[int], failed: int, most: int, least: int) -> list[tu
 
 def gave_up(error: Exception, where: str, samples: int) -> Exception:
     """Return an error with a note that says what was tried."""
+    leave_out_ours(error)
     one = "a single sample" if samples == 1 else f"{samples} samples, and fewer are not possible"
     error.add_note(
         f"accum_magic: {where}: out of memory with {one} at once. Gradients, parameters and optimizer are as they were "

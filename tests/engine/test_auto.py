@@ -215,11 +215,8 @@ def test_batch_norm_takes_the_most_that_fits():
     names = notebook(normed, loader=lambda: of_classes(*[BATCH] * 4))
     counts, [note] = auto(IGNORED, names)
     assert counts == [1] * 4
-    assert note == (
-        "line 3: auto took micro-batches of up to 40 samples, the most that fit: their size changes an approximate "
-        "result"
-    )
-    assert accum_magic.last_run().verdict == "approximate"
+    assert note == "line 3: auto took the whole batch at once, for it fits"
+    assert accum_magic.last_run().verdict == "exact"  # as the plain cell has it
 
 
 ROWS = array("q", [0, 0])  # samples of all forward passes, the fewest of one; nothing that a probe would put back
