@@ -18,6 +18,7 @@ from accum_magic.engine.split import cut, flatten, micro_batch_sizes
 _REMEMBERED = 32  # plans that outlive their cell: of models and shapes that a notebook trains in turn
 _KEPT = 0.8  # of a size that has failed: what is measured tells better than halving
 _ALIKE = 1.25  # samples that differ no more in size are timed together
+_MORE = 1.25  # times what was free after a failure: what has failed may fit now
 
 Sizes = tuple[int, ...]
 
@@ -80,11 +81,13 @@ class Auto:
     _free: int = 0  # bytes that were free for its micro-batches
     _floor: int = 0  # bytes in use that are no micro-batch's, and of gradients among them
     _floor_gradients: int = 0
+    _failed_free: int | None = None  # bytes that were free after the last failure; 0 until that is known
 
     def plan(self, samples: int, unit: float, memory: Memory) -> Sizes:
         """Return the sizes of the micro-batches of a step; `unit` is how many numbers a sample has."""
         least = min(self.smallest, samples)
         fits = max(least, self._fits(samples, unit, memory))
+        self._lift_ceiling()
         self._batch = max(self._batch, samples)
         self.largest = min(self._batch, fits)  # a last batch that is short tells no less
         most = max(least, self.ceiling.under(min(samples, fits)))
@@ -106,6 +109,14 @@ class Auto:
         """Take note that a micro-batch has run out of memory, which needed more than there was for it."""
         self.room.observe(size, self._planned, self._free)
         self.ceiling.failed(size, _KEPT)
+        self._failed_free, self._released_s = 0, 0.0  # less may be free than was known: the next step looks at it
+
+    def _lift_ceiling(self) -> None:
+        """Forget what has failed, where far more is free than there was then."""
+        if self._failed_free == 0:
+            self._failed_free = max(1, self._free)
+        elif self._failed_free is not None and self._free > _MORE * self._failed_free:
+            self.ceiling, self._failed_free = Ceiling(), None
 
     def told(self, where: str) -> str:
         """Say what was chosen."""

@@ -16,7 +16,7 @@ def found():
     return dict(zip(jobs, in_processes(jobs), strict=True))
 
 
-@pytest.mark.parametrize("name", ["adam", "taken", "doubling", "replay"])
+@pytest.mark.parametrize("name", ["adam", "doubling", "replay"])
 def test_the_budget_holds(found, name):
     """Of Adam in its first steps too: its state is to come."""
     run = found[name, False]
@@ -40,12 +40,16 @@ def test_it_trains_what_the_plain_cell_trains(found, name):
 
 def test_it_shrinks_when_memory_is_taken_and_grows_when_it_is_free_again(found):
     """From the 9th step on the cell itself holds 30 MiB more, from the 17th on no longer."""
-    counts = found["taken", False]["micro_batches"]
+    run = found["taken", False]
+    counts = run["micro_batches"]
     print("\nmicro-batches by step:", *counts, end="")
     before, during, after = counts[2:8], counts[9:16], counts[-4:]
+    assert not run["error"]
     assert max(before) < min(during)
     assert max(after) < min(during)
     assert max(during) <= 4 * max(before)
+    # what the cell itself allocates comes on top of what the process has kept
+    assert run["peak_mib"] <= 1.05 * run["budget_mib"] + 30
 
 
 def test_longer_samples_are_cut_smaller_before_they_have_run(found):
