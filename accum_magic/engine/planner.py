@@ -109,7 +109,7 @@ class Auto:
         """Take note that a micro-batch has run out of memory, which needed more than there was for it."""
         self.room.observe(size, self._planned, self._free)
         self.ceiling.failed(size, _KEPT)
-        self._failed_free, self._released_s = 0, 0.0  # less may be free than was known: the next step looks at it
+        self._failed_free = 0
 
     def _lift_ceiling(self) -> None:
         """Forget what has failed, where far more is free than there was then."""
