@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import accum_magic
+from accum_magic.engine import step
 from accum_magic.engine.site import Site
 from accum_magic.testing import run_accumulated
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 OUT_OF_MEMORY = "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 79.11 GiB."
 FORWARD, BACKWARD, BETWEEN, OPTIMIZER = "forward", "backward", "between", "optimizer"
+ONCE = "once"  # the backward of what was computed once before the micro-batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,7 @@ def _places() -> dict[CodeType, str | None]:
     )
     return {
         accum_magic.step.__code__: BETWEEN,
+        step._back_propagate.__code__: ONCE,
         Site.measure.__code__: None,
         wrapper: OPTIMIZER,
         torch.autograd.graph._engine_run_backward.__code__: BACKWARD,
