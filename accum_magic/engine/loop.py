@@ -56,6 +56,8 @@ class MicroBatches(WholeStep):
                     return self._run_many(read, unread)
                 except _ReplayedError:
                     self.statistics.forget()
+            if self.measured is not None:
+                self.measured.begins()
             values = self.replay((*read, *unread))
             return self._run_many(read, unread) if values is None else values
 
