@@ -11,8 +11,8 @@ from accum_magic.engine.noise import Observed, StepNoise
 
 _NARROWER = 4  # bytes of a float32
 HOOKED = "leaves out parameters with a post-accumulate-grad hook, which reads the running sum"
-Versions = list[tuple[torch.Tensor | None, int]]
-"""Of all parameters in their order, the gradient and how often it has been written into."""
+Versions = tuple[Sequence[torch.Tensor | None], Sequence[int]]
+"""Of all parameters in their order, the gradients, and how often each has been written into."""
 _Kind = tuple[torch.dtype | None, torch.device, bool]  # the last: whether the noise is taken of it
 
 
@@ -137,13 +137,14 @@ class SetAside:
 
     def versions(self) -> Versions:
         """Return how all gradients are now, for `reached`."""
-        return [(None, 0) if (g := p.grad) is None else (g, g._version) for p in self._before]
+        gradients = [parameter.grad for parameter in self._before]
+        return gradients, [0 if gradient is None else gradient._version for gradient in gradients]
 
     def reached(self, versions: Versions) -> frozenset[torch.Tensor]:
         """Return the parameters whose own gradient has grown since; not those whose are folded when all is done."""
-        pairs = zip(list(self._before), versions, strict=False)
+        rows = zip(list(self._before), *versions, strict=False)
         return frozenset(
-            p for p, (gradient, version) in pairs
+            p for p, gradient, version in rows
             if p not in self._folded and p.grad is not None and (p.grad is not gradient or p.grad._version != version)
         )  # fmt: skip
 
@@ -210,11 +211,14 @@ class SetAside:
         whole: dict[torch.Tensor, torch.Tensor] = {}
         adds: tuple[list[torch.Tensor], list[torch.Tensor]] = [], []
         for parameter, before in self._before.items():
-            made = totals.get(parameter, parameter.grad) if totals else parameter.grad
-            if before is None or made is None:
-                found = before if made is None else made.to(parameter.grad_dtype or made.dtype)
-                if found is not None:
-                    whole[parameter] = found
+            total = totals.get(parameter) if totals else None
+            if before is None:
+                if total is not None:
+                    whole[parameter] = total.to(parameter.grad_dtype or total.dtype)
+                continue
+            made = parameter.grad if total is None else total
+            if made is None:
+                whole[parameter] = before
             elif keep:
                 whole[parameter] = (before + made).to(before.dtype)
             else:

@@ -142,7 +142,7 @@ class MicroBatches(WholeStep):
             is_forward_done()
         self._back_propagate(weighing, index, roots)
         if self.gradients.folds:
-            self.progress = Progress(roots, len(roots), [])
+            self.progress = Progress(roots, len(roots), ([], []))
             self.gradients.fold()
         self.progress = None
 

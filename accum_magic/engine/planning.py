@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -20,11 +21,11 @@ from accum_magic.engine.site import PROBE_SAMPLES, Outcome, Site
 from accum_magic.engine.split import cut, micro_batch_sizes
 from accum_magic.engine.window import borders
 
+_LOOKED_AT_EVERY_S = 0.1
 _WATCHED_FROM = 0.5  # of what is free: a micro-batch that needs more may burst the budget
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
+class Cut(NamedTuple):
     """The micro-batches of one step."""
 
     sizes: Sizes
@@ -34,7 +35,7 @@ class Cut:
     """What `auto` learns from the step."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Planning:
     """One step, before it runs."""
 
@@ -92,10 +93,13 @@ class Planning:
 
     def _guard(self, needed_bytes: float) -> int | None:
         """Return the budget where a micro-batch comes near it and the device itself would not stop it there."""
-        run = self.run
-        if run.memory.is_watched and needed_bytes > _WATCHED_FROM * (run.budget.bytes - run.meter.now_bytes()):
-            return run.budget.bytes
-        return None
+        run, now_s = self.run, time.monotonic()
+        until_s, looked_for, is_guarded = self.site.guarded
+        if now_s >= until_s or needed_bytes > looked_for:
+            free = run.budget.bytes - run.meter.now_bytes()
+            is_guarded = run.memory.is_watched and needed_bytes > _WATCHED_FROM * free
+            self.site.guarded = now_s + _LOOKED_AT_EVERY_S, needed_bytes, is_guarded
+        return run.budget.bytes if is_guarded else None
 
     def _auto(self, samples: int) -> Cut:
         __tracebackhide__ = True

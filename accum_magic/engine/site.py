@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +48,8 @@ class Site(Division):
     plan: Asked | Auto = field(default_factory=Asked)
     plan_facts: StepFacts | None = None  # those that `plan` was made from
     pending: Measured | None = None  # a step whose times the device has not told yet
+    reached: tuple[int, int] = (0, 0)  # how many parameters the last step has reached, and the first one's id
+    guarded: tuple[float, float, bool] = (0.0, 0.0, False)  # until when, for how many bytes, and whether
     is_told: bool = False  # the run knows the verdict
     is_reentrant: bool = False  # its backward runs others inside of it: a micro-batch cannot be redone in part
     modules: list[weakref.ref[nn.Module]] = field(default_factory=list)  # that the forward calls
@@ -157,6 +159,13 @@ class Site(Division):
             is_compiled = any(type(m).__name__ == COMPILED or m._compiled_call_impl is not None for m in found)
             self.modules = [] if is_compiled else [weakref.ref(module) for module in found]
         return [module for ref in self.modules if (module := ref()) is not None]
+
+    def is_reached_anew(self, parameters: Collection[torch.Tensor]) -> bool:
+        """Whether a step has reached other parameters than the one before it: there may be a new model."""
+        first = id(next(iter(parameters), None))
+        is_new = (len(parameters), first) != self.reached
+        self.reached = len(parameters), first
+        return is_new
 
     def parameters(self) -> list[nn.Parameter]:
         """Return the parameters within the modules that the forward calls, those that train."""

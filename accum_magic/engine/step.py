@@ -110,7 +110,8 @@ def step(  # noqa: PLR0913 - each is what the rewritten cell has to say
     if site.facts is not None:
         kept = [site.whole_bytes + site.kept_bytes(count) for count in (max(sizes), sum(sizes))]
         run.estimate(*kept)
-    run.memory.reach(gradients.parameters)
+    if site.is_reached_anew(gradients.parameters):
+        run.memory.reach(gradients.parameters)
     run.notes |= dict.fromkeys(_limits(site, gradients, sizes, carried, grad_dtype, noise=noise))
     run.step_done(sum(sizes), len(sizes), loop.loss)
     return values
