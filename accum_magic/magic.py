@@ -5,9 +5,8 @@ from __future__ import annotations
 import ast
 import inspect
 import os
-import sys
 import warnings
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
@@ -23,14 +22,15 @@ from accum_magic.cell.length import schedulers_stepped, step_counts
 from accum_magic.cell.parse import enclosing_function, refuse_cell_magic
 from accum_magic.check import checking
 from accum_magic.errors import AccumulateError, OptionError
+from accum_magic.forgetting import Forgetting
 from accum_magic.options import REPLAY, options_from
 from accum_magic.view.text import TextView, line_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from types import CodeType
 
-    from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
+    from IPython.core.interactiveshell import InteractiveShell
 
     from accum_magic.cell.rewrite import Rewrite
     from accum_magic.engine.run import Run
@@ -42,6 +42,10 @@ _NAME = "accumulate"
 @magics_class
 class AccumulateMagics(Magics):
     """`%%accumulate N`: run a training cell in micro-batches."""
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        super().__init__(shell)
+        self.forgetting = Forgetting()
 
     @magic_arguments()
     @argument("n", nargs="?", metavar="N", help="micro-batches per update, at least 1, or auto: the fastest that fit")
@@ -72,10 +76,10 @@ class AccumulateMagics(Magics):
             print(explain(rewritten) if arguments.explain else rewritten.source, end="")
             return None
         if arguments.check:
-            with self._noticing(), checking(rewritten, self.shell.user_ns) as check:
+            with self.forgetting.noticing(), checking(rewritten, self.shell.user_ns) as check:
                 _Session(self.shell, rewritten, arguments).execute(filename)
             return display(check.result)
-        with self._noticing(), _Session(self.shell, rewritten, arguments) as session:
+        with self.forgetting.noticing(), _Session(self.shell, rewritten, arguments) as session:
             return session.execute(filename)
 
     async def accumulate_awaiting(self, line: str, cell: str) -> Any:
@@ -86,40 +90,13 @@ class AccumulateMagics(Magics):
             print(explain(rewritten) if arguments.explain else rewritten.source, end="")
             return None
         if arguments.check:
-            with self._noticing(), checking(rewritten, self.shell.user_ns) as check:
+            with self.forgetting.noticing(), checking(rewritten, self.shell.user_ns) as check:
                 await _Session(self.shell, rewritten, arguments).execute_awaiting(filename)
             return display(check.result)
-        with self._noticing(), _Session(self.shell, rewritten, arguments) as session:
+        with self.forgetting.noticing(), _Session(self.shell, rewritten, arguments) as session:
             return await session.execute_awaiting(filename)
 
     shell: InteractiveShell
-    ran_out_of_memory = False  # a cell has, and its error is about to be shown
-
-    def let_go(self, result: ExecutionResult) -> None:
-        """Take from an out-of-memory error, once it is shown, the tensors of its frames (IPython calls this).
-
-        The shell keeps the last traceback, and that the locals of all functions on the way: they would fill the memory
-        that the next cell needs. Only now, for without locals the traceback would show frames of ours, and no
-        arguments. Other errors keep their frames, for `%debug`.
-        """
-        if self.ran_out_of_memory:
-            from accum_magic.engine.oom import forget
-
-            self.ran_out_of_memory = False
-            forget(result.error_in_exec)
-
-    @contextmanager
-    def _noticing(self) -> Iterator[None]:
-        """Notice an out-of-memory error on its way to the shell; let go of what the last one of all holds."""
-        __tracebackhide__ = True
-        _make_room()
-        try:
-            yield
-        except BaseException as error:
-            from accum_magic.engine.oom import is_about_memory
-
-            self.ran_out_of_memory = is_about_memory(error)
-            raise
 
     def _prepare(self, line: str, cell: str) -> tuple[Any, Rewrite, str]:
         arguments = self._arguments(line)
@@ -173,21 +150,6 @@ class AccumulateMagics(Magics):
         if body and raw.endswith(body):
             return raw[: -len(body)].split("\n")[:-1]
         return [f"%%{_NAME} {line}"]
-
-
-def _make_room() -> None:
-    """Let go of the tensors in the frames of an out-of-memory error that was shown last.
-
-    A plain cell has most likely run out of memory, and the magic was put above it because of that: the shell keeps that
-    traceback, with it the activations of half a step, and there would be hardly any room to begin with.
-    """
-    last = getattr(sys, "last_value", None)
-    if last is not None:
-        from accum_magic.engine.oom import forget, free_memory, is_about_memory
-
-        if is_about_memory(last):
-            forget(last)
-            free_memory()
 
 
 class ScheduleWarning(UserWarning):
@@ -346,7 +308,7 @@ def load(shell: InteractiveShell) -> None:
     unload(shell)
     magics = AccumulateMagics(shell)
     shell.register_magics(magics)
-    shell.events.register("post_run_cell", magics.let_go)
+    shell.events.register("post_run_cell", magics.forgetting.let_go)
     shell.input_transformers_cleanup.append(_hand_over)
 
 
@@ -355,7 +317,7 @@ def unload(shell: InteractiveShell) -> None:
     shell.magics_manager.magics["cell"].pop(_NAME, None)
     magics = shell.magics_manager.registry.pop(AccumulateMagics.__name__, None)
     if magics is not None:
-        shell.events.unregister("post_run_cell", magics.let_go)
+        shell.events.unregister("post_run_cell", magics.forgetting.let_go)
     if _hand_over in shell.input_transformers_cleanup:
         shell.input_transformers_cleanup.remove(_hand_over)
 

@@ -59,8 +59,15 @@ class Recall:
             self._state.restore()
 
 
-def once_more(call: Callable[[], _T]) -> _T:
-    """Call what leaves nothing behind when it fails; once more, with memory freed, where that was want of memory."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Failed:
+    """In place of a result: what a call that has run out of memory has raised; its frames hold nothing any more."""
+
+    error: Exception
+
+
+def tried(call: Callable[[], _T]) -> _T | Failed:
+    """Return what a call returns, or that it has run out of memory; all other errors rise."""
     __tracebackhide__ = True
     try:
         return call()
@@ -68,6 +75,16 @@ def once_more(call: Callable[[], _T]) -> _T:
         if not is_out_of_memory(error):
             raise
         forget(error)
+        return Failed(error)
+
+
+def once_more(call: Callable[[], _T]) -> _T:
+    """Call what leaves nothing behind when it fails; once more, with memory freed, where that was want of memory."""
+    __tracebackhide__ = True
+    result = tried(call)
+    if not isinstance(result, Failed):
+        return result
+    del result  # the error knows its frames, and is still in use as long as it is held
     free_memory()
     return call()
 

@@ -14,9 +14,8 @@ from accum_magic.engine.calls import StudiedCalls
 from accum_magic.engine.facts import StepFacts
 from accum_magic.engine.gradients import SetAside
 from accum_magic.engine.guard import BudgetGuard
-from accum_magic.engine.oom import forget, is_out_of_memory
 from accum_magic.engine.replayable import UNTOLD_ROWS, WHOLE
-from accum_magic.engine.rescue import gave_up
+from accum_magic.engine.rescue import Failed, gave_up, tried
 from accum_magic.engine.run import Run
 from accum_magic.engine.saved import SavedTensors
 from accum_magic.engine.site import Outcome, Site
@@ -26,9 +25,8 @@ from accum_magic.engine.values import detached
 from accum_magic.engine.weights import parameters_of
 
 _REPLAYED = ("replayed",)  # in place of a graph's signature
-_FRAMES_TO_THE_CELL = (
-    8  # learn, _replay, _replay_what_fits, replay, run, _gradients_made, step: then the user's own line
-)
+# learn, _replay, <lambda>, tried, _replay_what_fits, replay, run, _gradients_made, step: then the cell
+_FRAMES_TO_THE_CELL = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,19 +92,13 @@ class WholeStep:
         __tracebackhide__ = True
         run, start = self.run_of_cell, RandomStates.now()
         self.statistics.take_over(self.site.modules_in_reach(self.micro_step, self.batch))
-        try:
-            run.micro_batches = run.micro_batch = 1
-            with nullcontext() if self.guard_bytes is None else BudgetGuard(run.meter, self.guard_bytes):
-                return self._run(names)
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            forget(error)
-            failed = error
-        self._take_smaller(failed)
-        del failed
-        start.restore()
-        run.meter.release()
+        run.micro_batches = run.micro_batch = 1
+        with nullcontext() if self.guard_bytes is None else BudgetGuard(run.meter, self.guard_bytes):
+            result = tried(lambda: self._run(names))
+        if not isinstance(result, Failed):
+            return result
+        self._take_smaller(result.error, start)
+        del result
         if self.site.facts is None:
             with self.statistics.paused():
                 self.site.measure(self.micro_step, self.batch, self.sizes, names)
@@ -138,20 +130,14 @@ class WholeStep:
         calls = self.site.calls
         assert calls is not None  # noqa: S101 - or it is no step to replay
         while True:
-            try:
-                return self._replay(calls, names, is_strict=is_strict)
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                forget(error)
-                failed = error
-            self._take_smaller(failed)
-            del failed
-            start.restore()
-            self.run_of_cell.meter.release()
+            result = tried(lambda: self._replay(calls, names, is_strict=is_strict))
+            if not isinstance(result, Failed):
+                return result
+            self._take_smaller(result.error, start)
+            del result
 
-    def _take_smaller(self, error: Exception) -> None:
-        """Drop what a step has made that has run out of memory, and cut its batch smaller.
+    def _take_smaller(self, error: Exception, start: RandomStates) -> None:
+        """Take back what a step has left that has run out of memory, and cut its batch smaller.
 
         Raises:
             Exception: The error; there is nothing smaller.
@@ -166,6 +152,8 @@ class WholeStep:
         self.statistics.forget()
         self.sizes = cut(sum(self.sizes), site.plan.ceiling.under(max(1, largest - 1)))
         self.run_of_cell.rescued(site, largest, len(self.sizes))
+        start.restore()
+        self.run_of_cell.meter.release()
 
     def _replay(self, calls: StudiedCalls, names: Sequence[str], *, is_strict: bool = True) -> tuple[Any, ...]:
         __tracebackhide__ = True
