@@ -154,6 +154,7 @@ IN_PROCESS = """
 import json, os, resource, sys
 import torch
 from accum_magic.engine.memory import ResidentMemory
+torch.set_num_threads(1)  # a thread of its own takes 70 MiB of addresses
 HEADROOM = 2**30
 used = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(sys.argv[2]))
 resource.setrlimit(getattr(resource, sys.argv[1]), (used + HEADROOM, used + HEADROOM))
