@@ -1,6 +1,5 @@
 """A long run in a process of its own: `python -m soak N OPTIONS`, what it holds at some of its steps, as JSON."""
 
-import ctypes
 import gc
 import json
 import os
@@ -20,7 +19,6 @@ import accum_magic
 from accum_magic.engine.run import current_run
 from accum_magic.testing import run_accumulated
 
-_PR_SET_THP_DISABLE = 41
 STEPS, EVERY = 20_000, 2_500
 CELL = """
 for step in range(steps):
@@ -101,9 +99,6 @@ def run(n, options):
     """Train for a long time; return the sizes by step."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    if ctypes.CDLL(None).prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0):
-        message = "the kernel may join pages of the heap to huge ones, which looks like growth"
-        raise OSError(message)
     model, seen = Scale(), {}
 
     def look(step):

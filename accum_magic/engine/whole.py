@@ -90,7 +90,8 @@ class WholeStep:
         None where it runs out of memory: it is measured then, and to be cut.
         """
         __tracebackhide__ = True
-        run, start = self.run_of_cell, RandomStates.now()
+        run, facts = self.run_of_cell, self.site.facts
+        start = RandomStates.now() if facts is None or facts.draws else None
         self.statistics.take_over(self.site.modules_in_reach(self.micro_step, self.batch))
         run.micro_batches = run.micro_batch = 1
         with nullcontext() if self.guard_bytes is None else BudgetGuard(run.meter, self.guard_bytes):
@@ -136,7 +137,7 @@ class WholeStep:
             self._take_smaller(result.error, start)
             del result
 
-    def _take_smaller(self, error: Exception, start: RandomStates) -> None:
+    def _take_smaller(self, error: Exception, start: RandomStates | None) -> None:
         """Take back what a step has left that has run out of memory, and cut its batch smaller.
 
         Raises:
@@ -152,7 +153,8 @@ class WholeStep:
         self.statistics.forget()
         self.sizes = cut(sum(self.sizes), site.plan.ceiling.under(max(1, largest - 1)))
         self.run_of_cell.rescued(site, largest, len(self.sizes))
-        start.restore()
+        if start is not None:
+            start.restore()
         self.run_of_cell.meter.release()
 
     def _replay(self, calls: StudiedCalls, names: Sequence[str], *, is_strict: bool = True) -> tuple[Any, ...]:
