@@ -57,6 +57,15 @@ class Holdings:
             self._optimizers.add(optimizer)
             self._counted_s = 0.0
 
+    def count(self, device: torch.device) -> None:
+        """Count where something is new, or a second has gone by; to be called between steps, by the thread that trains.
+
+        A backward writes `.grad` without Python's lock: another thread that read it then could crash the process.
+        """
+        now_s = time.monotonic()
+        if now_s - self._counted_s > _COUNTED_AGAIN_S:
+            self._counted, self._counted_s = self._count(device), now_s
+
     def footprint(
         self, device: torch.device, peak_bytes: int, rest_bytes: int, activation_bytes: float | None, *, anew: bool
     ) -> Footprint:
@@ -67,12 +76,11 @@ class Holdings:
             peak_bytes: The peak.
             rest_bytes: What was in use as a step began: of an accelerator it tells the activations from the rest.
             activation_bytes: The estimate of the activations, for a CPU.
-            anew: Count now; otherwise what was counted in the last second will do.
+            anew: Count now; otherwise what `count` has found will do.
 
         """
-        now_s = time.monotonic()
-        if anew or now_s - self._counted_s > _COUNTED_AGAIN_S:
-            self._counted, self._counted_s = self._count(device), now_s
+        if anew:
+            self._counted = self._count(device)
         parameters, gradients, state = self._counted
         if device.type == "cpu":
             activations = int(activation_bytes or 0)

@@ -217,6 +217,7 @@ class Run:
         if loss is not None:
             self.loss = loss
             self.losses.append(loss)
+        self.memory.count()
         self.emit(StepDone(self.steps, samples, micro_batches))
 
     def end(self) -> None:
@@ -337,4 +338,5 @@ def _count_optimizer_step(optimizer: Optimizer, *_: object) -> None:
     if run is not None:
         run.optimizer_steps += 1
         run.memory.holdings.stepped(optimizer)
+        run.memory.count()
         let_interrupt_through()

@@ -78,6 +78,10 @@ class RunMemory:
             found = self._budget = BudgetOfRun(self.meter, self._asked)
         return found
 
+    def count(self) -> None:
+        """Count what the memory is used for, now and then."""
+        self.holdings.count(self.device)
+
     def footprint(self, peak_bytes: int, activation_bytes: float | None, *, anew: bool = True) -> Footprint:
         """Divide a peak by what it is for."""
         return self.holdings.footprint(self.device, peak_bytes, self._rest_bytes, activation_bytes, anew=anew)

@@ -161,6 +161,7 @@ def test_what_is_new_is_counted_at_once_and_the_rest_once_a_second():
     optimizer = torch.optim.SGD([parameter], momentum=0.9)
 
     def counted():
+        holdings.count(CPU)
         found = holdings.footprint(CPU, 0, 0, None, anew=False)
         return found.parameters, found.gradients, found.optimizer_state
 
@@ -172,3 +173,12 @@ def test_what_is_new_is_counted_at_once_and_the_rest_once_a_second():
     optimizer.step()
     holdings.stepped(optimizer)
     assert counted() == (4000, 4000, 4000)
+
+
+def test_a_view_reads_no_gradient():
+    """A backward writes them without Python's lock, so a view's thread that read one could crash the process."""
+    holdings, parameter = Holdings(), nn.Parameter(torch.ones(1000))
+    holdings.reach([parameter])
+    assert holdings.footprint(CPU, 0, 0, None, anew=False).parameters == 0
+    holdings.count(CPU)
+    assert holdings.footprint(CPU, 0, 0, None, anew=False).parameters == 4000
