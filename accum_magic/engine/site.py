@@ -50,6 +50,7 @@ class Site(Division):
     pending: Measured | None = None  # a step whose times the device has not told yet
     reached: tuple[int, int] = (0, 0)  # how many parameters the last step has reached, and the first one's id
     guarded: tuple[float, float, bool] = (0.0, 0.0, False)  # until when, for how many bytes, and whether
+    draws: bool | None = None  # whether the forward draws random numbers: by the probe, else by its first whole run
     is_told: bool = False  # the run knows the verdict
     is_reentrant: bool = False  # its backward runs others inside of it: a micro-batch cannot be redone in part
     modules: list[weakref.ref[nn.Module]] = field(default_factory=list)  # that the forward calls
@@ -106,7 +107,7 @@ class Site(Division):
             probed = (PROBE_SAMPLES, PROBE_SAMPLES + 1)
             Attempt(self.where, micro_step, batch, first, sizes, self.divided or (), probed, sources).explain(failure)
         assert facts is not None  # noqa: S101 - or there was a failure
-        self.facts = facts
+        self.facts, self.draws = facts, facts.draws
         self.reasons, self.notes = list(facts.reasons), list(facts.notes)
         if self.calls is not None:  # all values are the whole batch's
             self.reasons = [reason for reason in self.reasons if reason not in facts.unproven]

@@ -90,13 +90,14 @@ class WholeStep:
         None where it runs out of memory: it is measured then, and to be cut.
         """
         __tracebackhide__ = True
-        run, facts = self.run_of_cell, self.site.facts
-        start = RandomStates.now() if facts is None or facts.draws else None
+        run, start = self.run_of_cell, RandomStates.now() if self.site.draws is not False else None
         self.statistics.take_over(self.site.modules_in_reach(self.micro_step, self.batch))
         run.micro_batches = run.micro_batch = 1
         with nullcontext() if self.guard_bytes is None else BudgetGuard(run.meter, self.guard_bytes):
             result = tried(lambda: self._run(names))
         if not isinstance(result, Failed):
+            if self.site.draws is None and start is not None:
+                self.site.draws = start.differs(RandomStates.now())
             return result
         self._take_smaller(result.error, start)
         del result
