@@ -15,7 +15,7 @@ from accum_magic.engine.facts import StepFacts
 from accum_magic.engine.gradients import SetAside
 from accum_magic.engine.guard import BudgetGuard
 from accum_magic.engine.replayable import UNTOLD_ROWS, WHOLE
-from accum_magic.engine.rescue import Failed, gave_up, tried
+from accum_magic.engine.rescue import Failed, gave_up, once_more, tried
 from accum_magic.engine.run import Run
 from accum_magic.engine.saved import SavedTensors
 from accum_magic.engine.site import Outcome, Site
@@ -90,14 +90,14 @@ class WholeStep:
         None where it runs out of memory: it is measured then, and to be cut.
         """
         __tracebackhide__ = True
-        run, start = self.run_of_cell, RandomStates.now() if self.site.draws is not False else None
+        run, start = self.run_of_cell, None if self.site.draws is False else once_more(RandomStates.now)
         self.statistics.take_over(self.site.modules_in_reach(self.micro_step, self.batch))
         run.micro_batches = run.micro_batch = 1
         with nullcontext() if self.guard_bytes is None else BudgetGuard(run.meter, self.guard_bytes):
             result = tried(lambda: self._run(names))
         if not isinstance(result, Failed):
             if self.site.draws is None and start is not None:
-                self.site.draws = start.differs(RandomStates.now())
+                self.site.draws = once_more(lambda: start.differs(RandomStates.now()))
             return result
         self._take_smaller(result.error, start)
         del result
