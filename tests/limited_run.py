@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -104,13 +105,13 @@ def warm_up():
 
 
 def forked(job):
-    """Run one job in a process of its own; each begins with the same memory, and none waits for imports."""
+    """Call a job in a process of its own; each begins with the same memory, and none waits for imports."""
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
         os.close(reader)
         with os.fdopen(writer, "w") as pipe:
-            json.dump(run(job[0], **job[1]), pipe)
+            json.dump(job(), pipe)
         os._exit(0)
     os.close(writer)
     with os.fdopen(reader) as pipe:
@@ -131,4 +132,4 @@ def in_processes(jobs):
 
 if __name__ == "__main__":
     warm_up()
-    print(json.dumps([forked(job) for job in json.loads(sys.argv[1])]))
+    print(json.dumps([forked(partial(run, how, **limits)) for how, limits in json.loads(sys.argv[1])]))

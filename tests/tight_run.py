@@ -7,11 +7,12 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from time import sleep
 
 import torch
-from limited_run import status_mib
+from limited_run import forked, status_mib
 from torch import nn
 
 import accum_magic
@@ -158,22 +159,6 @@ def warm_up():
         }, n)  # fmt: skip
 
 
-def forked(name, *, plain):
-    """Run one job in a process of its own; each begins with the same memory, and none waits for imports."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if not child:
-        os.close(reader)
-        with os.fdopen(writer, "w") as pipe:
-            json.dump(run(name, plain=plain), pipe)
-        os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader) as pipe:
-        told = pipe.read()
-    _, status = os.waitpid(child, 0)
-    return json.loads(told) if told else {"error": f"the process died: {os.waitstatus_to_exitcode(status)}"}
-
-
 def in_processes(jobs):
     """Run jobs one by one, each (name, whether plainly); return their findings."""
     done = subprocess.run(
@@ -186,4 +171,4 @@ def in_processes(jobs):
 
 if __name__ == "__main__":
     warm_up()
-    print(json.dumps([forked(name, plain=plain) for name, plain in json.loads(sys.argv[1])]))
+    print(json.dumps([forked(partial(run, name, plain=plain)) for name, plain in json.loads(sys.argv[1])]))

@@ -224,8 +224,7 @@ class SetAside:
             else:
                 whole[parameter] = before
                 adds[0].append(before)
-                # the sum is taken in the wider dtype, and cast once
-                adds[1].append(made if made.dtype == before.dtype else (before + made).sub_(before))
+                adds[1].append(made)  # of another dtype: the sum is taken in the wider one, and cast once
         for parameter, gradient in whole.items():
             parameter.grad = gradient
         self._sums.clear()

@@ -96,8 +96,9 @@ class Planning:
         run, now_s = self.run, time.monotonic()
         until_s, looked_for, is_guarded = self.site.guarded
         if now_s >= until_s or needed_bytes > looked_for:
-            free = run.budget.bytes - run.meter.now_bytes()
-            is_guarded = run.memory.is_watched and needed_bytes > _WATCHED_FROM * free
+            is_guarded = run.memory.is_watched and needed_bytes > _WATCHED_FROM * (
+                run.budget.bytes - run.meter.now_bytes()
+            )
             self.site.guarded = now_s + _LOOKED_AT_EVERY_S, needed_bytes, is_guarded
         return run.budget.bytes if is_guarded else None
 
