@@ -14,9 +14,11 @@ from accum_magic.errors import AccumulateError
 
 if TYPE_CHECKING:
     from accum_magic.engine.again import Again
-    from accum_magic.engine.run import RunSummary, last_run
+    from accum_magic.engine.commands import pause, resume, set_n, stop
+    from accum_magic.engine.run import last_run, stopped
     from accum_magic.engine.saved import SavedTensors
     from accum_magic.engine.step import step, undo_step
+    from accum_magic.engine.summary import RunSummary
     from accum_magic.engine.values import UNBOUND, Released
     from accum_magic.engine.window import window
 
@@ -31,8 +33,13 @@ __all__ = [
     "__version__",
     "last_run",
     "load_ipython_extension",
+    "pause",
+    "resume",
     "rewrite",
+    "set_n",
     "step",
+    "stop",
+    "stopped",
     "undo_step",
     "unload_ipython_extension",
     "window",
@@ -40,8 +47,13 @@ __all__ = [
 
 _ENGINE = {
     "Again": "again",
-    "RunSummary": "run",
+    "RunSummary": "summary",
     "last_run": "run",
+    "pause": "commands",
+    "resume": "commands",
+    "set_n": "commands",
+    "stop": "commands",
+    "stopped": "run",
     "SavedTensors": "saved",
     "step": "step",
     "undo_step": "step",

@@ -25,6 +25,10 @@ class BudgetError(AccumulateError):
     """The memory budget is less than what is in use already; the step has not run."""
 
 
+class ControlError(AccumulateError):
+    """A run cannot do what it is told, or none is running."""
+
+
 class ReleasedError(AccumulateError):
     """A value of the micro-batches was not kept, and is asked for later."""
 

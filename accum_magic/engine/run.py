@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from accum_magic.engine.budget import Budget
+from accum_magic.engine.control import Control
 from accum_magic.engine.events import (
     Event,
     MicroBatchRescued,
@@ -31,6 +32,7 @@ from accum_magic.engine.optimizer_step import guard, let_interrupt_through, rele
 from accum_magic.engine.planner import Auto
 from accum_magic.engine.run_memory import RunMemory
 from accum_magic.engine.site import Site
+from accum_magic.engine.summary import RunSummary, Snapshot
 
 if TYPE_CHECKING:
     from accum_magic.engine.check import Check
@@ -38,90 +40,6 @@ if TYPE_CHECKING:
 LOSSES_KEPT = 10_000
 EVENTS_KEPT = 1_000
 _FRAMES_TO_THE_CELL = 10  # learn, _check_facts, _look_at, _run_one, _failure, _run_many, run, _gradients_made, step
-Verdict = Literal["exact", "approximate"]
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What a view needs to know, as plain numbers."""
-
-    steps: int
-    total_steps: int | None
-    micro_batch: int  # the running one, 1-based
-    micro_batches: int  # of the running step
-    samples: int
-    loss: float | None
-    memory_bytes: int
-    peak_bytes: int
-    elapsed_s: float
-    samples_per_s: float
-    remaining_s: float | None
-    limit_bytes: int  # the run's budget
-    footprint: Footprint
-
-
-@dataclass(frozen=True, slots=True)
-class RunSummary:
-    """What became of a run.
-
-    `losses` holds the last 10,000 full-batch losses as numbers; `peak_bytes` is the process's resident
-    memory on a CPU, allocated memory on an accelerator; `activation_bytes` estimates what autograd keeps
-    for one micro-batch and `plain_activation_bytes` what it would keep for the whole batch, by a line
-    through the two runs of the probe (None where nothing was split); `micro_batches` counts all that ran;
-    `noise_scale` and its standard error are in samples (None without `--noise`, or where it cannot be told);
-    `budget_bytes` is what `--memory` allows, or by default what there is less a margin; `footprint` divides the peak by
-    what it is for; `events` holds the last 1,000: a `StepDone` for each step with its number of micro-batches, which
-    under `auto` changes, and a `MicroBatchRescued` for each one that ran out of memory and ran again in smaller pieces.
-    """
-
-    verdict: Verdict
-    reasons: tuple[str, ...]
-    notes: tuple[str, ...]
-    optimizer_steps: int
-    micro_batches: int
-    steps: int
-    samples: int
-    peak_bytes: int
-    elapsed_s: float
-    samples_per_s: float
-    activation_bytes: float | None
-    plain_activation_bytes: float | None
-    losses: tuple[float, ...]
-    events: tuple[Event, ...]
-    noise_scale: float | None = None
-    noise_scale_error: float | None = None
-    budget_bytes: int | None = None
-    footprint: Footprint | None = None
-
-    def __str__(self) -> str:
-        """Return one line with the counts and the verdict, and one line per reason and note."""
-        if not self.steps:
-            return "accum_magic: no training step has run"
-        per_step = self.micro_batches / self.steps
-        line = (
-            f"accum_magic: {self.verdict} · {_count(self.optimizer_steps, 'optimizer step')} · "
-            f"{_count(self.micro_batches, 'micro-batch', 'micro-batches')} ({per_step:.3g} per step) · "
-            f"{_count(self.samples, 'sample')} in {self.elapsed_s:.1f} s ({self.samples_per_s:.0f}/s) · "
-            f"{self._memory()}"
-        )
-        why = [f"  approximate: {reason}" for reason in self.reasons]
-        noise = [] if self.noise_scale is None else [f"  {NoiseScale(self.noise_scale, self.noise_scale_error or 0.0)}"]
-        return "\n".join([line, *why, *noise, *(f"  note: {note}" for note in self.notes)])
-
-    def _memory(self) -> str:
-        process = f"process peak {self.peak_bytes / 2**20:,.0f} MiB"
-        if self.activation_bytes is None or self.plain_activation_bytes is None:
-            return process
-        ours, plain = _mebibytes(self.activation_bytes), _mebibytes(self.plain_activation_bytes)
-        return f"activations about {ours} (plain cell: {plain}), {process}"
-
-
-def _mebibytes(count: float) -> str:
-    return f"{count / 2**20:,.1f} MiB"
-
-
-def _count(number: int, one: str, many: str | None = None) -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 class ApproximateWarning(UserWarning):
@@ -157,6 +75,7 @@ class Run:
         self.check: Check | None = None  # what each step is to be compared by
         self.noise = Noise()
         self.memory = RunMemory()
+        self.control = Control()
         self.peak_bytes = self.meter.now_bytes()
         self.footprint: Footprint | None = None  # of the run, once it has ended
         self.emit(RunStarted())
@@ -326,6 +245,23 @@ def last_run() -> RunSummary | None:
     >>> ran_out = [event.samples for event in events if type(event).__name__ == "MicroBatchRescued"]
     """
     return None if _Runs.last is None else _Runs.last.summary()
+
+
+def running() -> Run | None:
+    """Return the run of the cell that is running."""
+    run = _Runs.current
+    return run if run is not None and run.is_shown else None
+
+
+def stopped(depth: int = 0) -> bool:
+    """Tell whether the user has stopped the run; the rewritten cell asks at the end of the loops around a step.
+
+    Args:
+        depth: Of the loop in its function, 0 for the outermost.
+
+    """
+    run = _Runs.current
+    return run is not None and run.control.stopped(depth, sys._getframe(1))
 
 
 def _guard_optimizer_step(optimizer: Optimizer, *_: object) -> None:

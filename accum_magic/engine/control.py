@@ -1,0 +1,131 @@
+"""What the user asks of a run while it runs: pause, resume, stop after this update, another N.
+
+Commands come from any thread and are only kept; they act where no gradient is half made: before a step, and at the end
+of a loop's body, where the rewritten cell asks `stopped`.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import CodeType, FrameType
+from typing import Literal
+
+from accum_magic.errors import ControlError
+
+CommandKind = Literal["pause", "resume", "stop", "n"]
+State = Literal["running", "paused", "stopping"]
+MOST_MICRO_BATCHES = 1_000_000
+_LOOKED_AT_EVERY_S = 0.02  # while paused
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One wish.
+
+    >>> Command("n", 8)
+    Command(kind='n', value=8)
+    >>> Command("n", 0)
+    Traceback (most recent call last):
+    accum_magic.errors.ControlError: N is a whole number from 1 to 1,000,000, found 0.
+    """
+
+    kind: CommandKind
+    value: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("pause", "resume", "stop", "n"):
+            message = f"a run can be told to pause, resume, stop, or n=8 for 8 micro-batches, found `{self.kind}`."
+            raise ControlError(message)
+        if self.kind == "n" and not (type(self.value) is int and 1 <= self.value <= MOST_MICRO_BATCHES):
+            message = f"N is a whole number from 1 to {MOST_MICRO_BATCHES:,}, found {self.value}."
+            raise ControlError(message)
+
+
+class Control:
+    """The commands of one run, and what has become of them."""
+
+    def __init__(self) -> None:
+        self.n: int | None = None
+        """In place of the N of the cell."""
+        self.is_paused = False
+        self.is_stopping = False
+        self.locked: str | None = None
+        """Why N stays as it is."""
+        self.listen: Callable[[], object] | None = None
+        """Takes in messages that wait for the thread that trains."""
+        self.has_stopped = False
+        self._asked: deque[Command] = deque()
+        self._enclosing: dict[tuple[int, CodeType], int] = {}
+
+    @property
+    def state(self) -> State:
+        """What the run is doing."""
+        return "stopping" if self.is_stopping else "paused" if self.is_paused else "running"
+
+    def ask(self, command: Command) -> None:
+        """Keep a command until the run comes to a place where it can act; from any thread.
+
+        Raises:
+            ControlError: N cannot change in this run.
+
+        """
+        if command.kind == "n" and self.locked:
+            raise ControlError(self.locked)
+        self._asked.append(command)
+
+    def boundary(self) -> None:
+        """Let commands act; while the run is paused, wait."""
+        self._take()
+        while self.is_paused:
+            time.sleep(_LOOKED_AT_EVERY_S)
+            self._take()
+
+    def stopped(self, depth: int, caller: FrameType | None) -> bool:
+        """Tell whether the loop at a depth of its function, 0 for the outermost, has to end now.
+
+        A stop ends each loop around the update, once: those in the functions that were running then. A loop that comes
+        behind them, or in another call, is the code behind the loops, and runs.
+        """
+        self.boundary()
+        if not self.is_stopping:
+            return False
+        frames = list(_stack(caller))
+        if not self.has_stopped:
+            self.has_stopped = True
+            deepest = depth + 1
+            self._enclosing = {
+                (len(frames) - i, f.f_code): deepest if i == 0 else sys.maxsize for i, f in enumerate(frames)
+            }
+        here = len(frames), frames[0].f_code
+        if depth >= self._enclosing.get(here, 0):
+            return False
+        if depth:
+            self._enclosing[here] = depth
+        else:
+            del self._enclosing[here]
+        return True
+
+    def _take(self) -> None:
+        if self.listen is not None:
+            self.listen()
+        while self._asked:
+            command = self._asked.popleft()
+            match command.kind:
+                case "pause":
+                    self.is_paused = not self.is_stopping
+                case "resume":
+                    self.is_paused = False
+                case "stop":
+                    self.is_stopping, self.is_paused = True, False
+                case "n":
+                    self.n = command.value
+
+
+def _stack(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
