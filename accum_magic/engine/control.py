@@ -55,8 +55,8 @@ class Control:
         self.is_stopping = False
         self.locked: str | None = None
         """Why N stays as it is."""
-        self.listen: Callable[[], object] | None = None
-        """Takes in messages that wait for the thread that trains."""
+        self.listen: Callable[[bool], object] | None = None
+        """Takes in messages that wait for the thread that trains; it is told whether that stands between updates."""
         self.has_stopped = False
         self._asked: deque[Command] = deque()
         self._enclosing: dict[tuple[int, CodeType], int] = {}
@@ -76,6 +76,11 @@ class Control:
         if command.kind == "n" and self.locked:
             raise ControlError(self.locked)
         self._asked.append(command)
+
+    def hear(self) -> None:
+        """Take in messages within a step; what they ask acts later."""
+        if self.listen is not None:
+            self.listen(False)  # noqa: FBT003 - the one thing that it is told
 
     def boundary(self) -> None:
         """Let commands act; while the run is paused, wait."""
@@ -111,7 +116,7 @@ class Control:
 
     def _take(self) -> None:
         if self.listen is not None:
-            self.listen()
+            self.listen(True)  # noqa: FBT003 - the one thing that it is told
         while self._asked:
             command = self._asked.popleft()
             match command.kind:

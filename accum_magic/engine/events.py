@@ -38,6 +38,14 @@ class MicroBatchRescued:
 
 
 @dataclass(frozen=True, slots=True)
+class NChanged:
+    """From a step on, each is cut into `n` micro-batches, as the user has asked while the cell ran."""
+
+    step: int
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
 class NoiseEstimated:
     """The gradient noise scale of the run and its standard error, in samples."""
 
@@ -50,4 +58,4 @@ class RunEnded:
     """The cell has ended, or failed."""
 
 
-Event = RunStarted | StepMeasured | StepDone | MicroBatchRescued | NoiseEstimated | RunEnded
+Event = RunStarted | StepMeasured | StepDone | MicroBatchRescued | NChanged | NoiseEstimated | RunEnded

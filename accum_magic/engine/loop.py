@@ -115,7 +115,9 @@ class MicroBatches(WholeStep):
     def _run_one(self, index: int, is_forward_done: Callable[[], object] | None = None) -> None:
         """Run one micro-batch forward and backward; between the two all is alive that the backward will free."""
         __tracebackhide__ = True
-        self.run_of_cell.micro_batch = index + 1
+        run = self.run_of_cell
+        run.micro_batch = index + 1
+        run.control.hear()
         self.statistics.micro_batch = index
         if self.counted is None:
             self._count(zip(*self.columns, strict=True))
@@ -165,7 +167,7 @@ class MicroBatches(WholeStep):
         self.sizes = sizes
         self.columns = self.site.pieces(self.batch, sizes)
         self.counted = None
-        self.run_of_cell.micro_batches = len(sizes)
+        self.run_of_cell.sizes = sizes
 
     def _redo(self, index: int, error: Exception) -> int:
         """Take back what a failed micro-batch has left; cut it smaller, and those behind it.

@@ -8,7 +8,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch.optim import Optimizer
@@ -19,6 +19,7 @@ from accum_magic.engine.control import Control
 from accum_magic.engine.events import (
     Event,
     MicroBatchRescued,
+    NChanged,
     NoiseEstimated,
     RunEnded,
     RunStarted,
@@ -31,14 +32,16 @@ from accum_magic.engine.noise import Noise, NoiseScale
 from accum_magic.engine.optimizer_step import guard, let_interrupt_through, release
 from accum_magic.engine.planner import Auto
 from accum_magic.engine.run_memory import RunMemory
+from accum_magic.engine.scheduler_steps import SchedulerSteps
 from accum_magic.engine.site import Site
-from accum_magic.engine.summary import RunSummary, Snapshot
+from accum_magic.engine.summary import RunSummary, Snapshot, Verdict
 
 if TYPE_CHECKING:
     from accum_magic.engine.check import Check
 
 LOSSES_KEPT = 10_000
 EVENTS_KEPT = 1_000
+_Wish = tuple[int | Literal["auto"] | None, int | None]  # N and --size
 _FRAMES_TO_THE_CELL = 10  # learn, _check_facts, _look_at, _run_one, _failure, _run_many, run, _gradients_made, step
 
 
@@ -62,7 +65,11 @@ class Run:
         self.started_s = time.perf_counter()
         self.ended_s: float | None = None
         self.steps = self.samples = self.micro_batches_done = self.optimizer_steps = 0
-        self.micro_batch = self.micro_batches = 0
+        self.micro_batch = 0
+        self.sizes: tuple[int, ...] = ()  # samples of the running step's micro-batches
+        self.is_in_step = False
+        self.is_measured = False  # what the verdict rests on
+        self._n_told: int | None = None
         self.rescues = 0
         self.activation_bytes: float | None = None
         self.plain_activation_bytes: float | None = None
@@ -76,6 +83,7 @@ class Run:
         self.noise = Noise()
         self.memory = RunMemory()
         self.control = Control()
+        self.scheduler_steps = SchedulerSteps()
         self.peak_bytes = self.meter.now_bytes()
         self.footprint: Footprint | None = None  # of the run, once it has ended
         self.emit(RunStarted())
@@ -96,6 +104,7 @@ class Run:
 
     def learn(self, site: Site, frames: int = _FRAMES_TO_THE_CELL) -> None:
         """Take over what the probe of a step has found; a warning skips the frames up to the cell's."""
+        self.is_measured = True
         self.reasons |= dict.fromkeys(site.reasons)
         self.notes |= dict.fromkeys(site.notes)
         if site.reasons and not self.is_shown:
@@ -123,6 +132,18 @@ class Run:
         """Return what is left of the budget and of what other processes leave, below 0 where it is exceeded."""
         return self.memory.free_bytes()
 
+    def step_begins(self, n: int | Literal["auto"] | None, size: int | None) -> _Wish:
+        """Let commands act before a step, and return how it is to be cut: as the cell says, or as it was told since."""
+        control = self.control
+        control.boundary()
+        self.is_in_step = True
+        if control.n is None:
+            return n, size
+        if control.n != self._n_told:
+            self._n_told = control.n
+            self.emit(NChanged(self.steps + 1, control.n))
+        return control.n, None
+
     def rescued(self, site: Site, samples: int, pieces: int) -> None:
         """Count a micro-batch that has run out of memory, and runs again in pieces."""
         self.rescues += 1
@@ -130,6 +151,7 @@ class Run:
 
     def step_done(self, samples: int, micro_batches: int, loss: torch.Tensor | None) -> None:
         """Count a step whose gradients are complete."""
+        self.is_in_step = False
         self.steps += 1
         self.samples += samples
         self.micro_batches_done += micro_batches
@@ -144,6 +166,7 @@ class Run:
         if _Runs.current is self:
             _Runs.current = None
             release()
+        self.scheduler_steps.end()
         if self.ended_s is None:
             self.ended_s = time.perf_counter()
             self.peak_bytes = self.meter.peak_bytes()
@@ -175,11 +198,25 @@ class Run:
         if self.total_steps and self.steps:
             remaining = elapsed / self.steps * max(0, self.total_steps - self.steps)
         return Snapshot(
-            self.steps, self.total_steps, self.micro_batch, self.micro_batches, self.samples,
+            self.steps, self.total_steps, self.micro_batch, len(self.sizes), self.samples,
             None if loss is None else float(loss), now, peak, elapsed,
             self.samples / elapsed if elapsed else 0.0, remaining, self.budget.bytes,
             self.memory.footprint(peak, self.activation_bytes, anew=False),
+            state="ended" if self.ended_s is not None else self.control.state, n=self.control.n, sizes=self.sizes,
+            is_in_step=self.is_in_step, optimizer_steps=self.optimizer_steps,
+            scheduler_steps=self.scheduler_steps.count, rescues=self.rescues, plain_bytes=self._plain_bytes(peak),
+            verdict=self._verdict() if self.is_measured or self.steps else None,
+            reasons=tuple(self.reasons), notes=tuple(self.notes),
         )  # fmt: skip
+
+    def _verdict(self) -> Verdict:
+        return "approximate" if self.reasons else "exact"
+
+    def _plain_bytes(self, peak_bytes: int) -> float | None:
+        """Estimate the peak of the plain cell."""
+        if self.activation_bytes is None or self.plain_activation_bytes is None:
+            return None
+        return peak_bytes - self.activation_bytes + self.plain_activation_bytes
 
     def summary(self) -> RunSummary:
         """Return what became of the run so far."""
@@ -188,11 +225,13 @@ class Run:
         estimate = self.noise.estimate()
         noise = (estimate.samples, estimate.error) if isinstance(estimate, NoiseScale) else (None, None)
         return RunSummary(
-            "approximate" if self.reasons else "exact", tuple(self.reasons), tuple(self.notes),
+            self._verdict(), tuple(self.reasons), tuple(self.notes),
             self.optimizer_steps, self.micro_batches_done, self.steps, self.samples, peak, elapsed,
             self.samples / elapsed if elapsed else 0.0, self.activation_bytes, self.plain_activation_bytes,
             tuple(float(v) for v in self.losses), tuple(self.events), noise[0], noise[1],
             budget_bytes=self.budget.bytes,
+            stopped_after=self.steps if self.control.has_stopped else None, total_steps=self.total_steps,
+            scheduler_steps=self.scheduler_steps.count,
             footprint=self.footprint or self.memory.footprint(peak, self.activation_bytes),
         )  # fmt: skip
 
@@ -212,7 +251,10 @@ def begin(
     if _Runs.hook is None:
         register_optimizer_step_pre_hook(_guard_optimizer_step)
         _Runs.hook = register_optimizer_step_post_hook(_count_optimizer_step)
+    if _Runs.current is not None:
+        _Runs.current.scheduler_steps.end()
     _Runs.current = _Runs.last = Run(total_steps, subscribers, is_shown=is_shown)
+    _Runs.current.scheduler_steps.begin()
     return _Runs.current
 
 

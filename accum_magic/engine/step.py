@@ -78,6 +78,7 @@ def step(  # noqa: PLR0913 - each is what the rewritten cell has to say
     if not when:
         return tuple(micro_step(*batch.values())[1])
     run = current_run()
+    n, size = run.step_begins(n, size)
     site = _site_of(run, micro_step, loose, fixed, dims or {})
     site.replay = replay
     if run.check is not None and torch.is_grad_enabled():

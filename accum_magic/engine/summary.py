@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from accum_magic.engine.control import State
 from accum_magic.engine.events import Event
 from accum_magic.engine.footprint import Footprint
 from accum_magic.engine.noise import NoiseScale
@@ -29,6 +30,17 @@ class Snapshot:
     remaining_s: float | None
     limit_bytes: int  # the run's budget
     footprint: Footprint
+    state: State | Literal["ended"] = "running"
+    n: int | None = None  # what the user has asked for since the cell began
+    sizes: tuple[int, ...] = ()  # samples of the running step's micro-batches
+    is_in_step: bool = False
+    optimizer_steps: int = 0
+    scheduler_steps: int = 0
+    rescues: int = 0
+    plain_bytes: float | None = None  # the estimated peak of the plain cell
+    verdict: Verdict | None = None  # None before a step has been measured
+    reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +75,9 @@ class RunSummary:
     noise_scale_error: float | None = None
     budget_bytes: int | None = None
     footprint: Footprint | None = None
+    stopped_after: int | None = None
+    total_steps: int | None = None
+    scheduler_steps: int = 0
 
     def __str__(self) -> str:
         """Return one line with the counts and the verdict, and one line per reason and note."""
@@ -70,7 +85,7 @@ class RunSummary:
             return "accum_magic: no training step has run"
         per_step = self.micro_batches / self.steps
         line = (
-            f"accum_magic: {self.verdict} · {_count(self.optimizer_steps, 'optimizer step')} · "
+            f"accum_magic: {self.verdict} · {self._stopped()}{_count(self.optimizer_steps, 'optimizer step')} · "
             f"{_count(self.micro_batches, 'micro-batch', 'micro-batches')} ({per_step:.3g} per step) · "
             f"{_count(self.samples, 'sample')} in {self.elapsed_s:.1f} s ({self.samples_per_s:.0f}/s) · "
             f"{self._memory()}"
@@ -78,6 +93,12 @@ class RunSummary:
         why = [f"  approximate: {reason}" for reason in self.reasons]
         noise = [] if self.noise_scale is None else [f"  {NoiseScale(self.noise_scale, self.noise_scale_error or 0.0)}"]
         return "\n".join([line, *why, *noise, *(f"  note: {note}" for note in self.notes)])
+
+    def _stopped(self) -> str:
+        if self.stopped_after is None:
+            return ""
+        of = "" if self.total_steps is None else f" of {self.total_steps:,}"
+        return f"stopped after step {self.stopped_after:,}{of} · "
 
     def _memory(self) -> str:
         process = f"process peak {self.peak_bytes / 2**20:,.0f} MiB"

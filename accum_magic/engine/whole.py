@@ -92,7 +92,7 @@ class WholeStep:
         __tracebackhide__ = True
         run, start = self.run_of_cell, None if self.site.draws is False else once_more(RandomStates.now)
         self.statistics.take_over(self.site.modules_in_reach(self.micro_step, self.batch))
-        run.micro_batches = run.micro_batch = 1
+        run.sizes, run.micro_batch = self.sizes, 1
         with nullcontext() if self.guard_bytes is None else BudgetGuard(run.meter, self.guard_bytes):
             result = tried(lambda: self._run(names))
         if not isinstance(result, Failed):
@@ -164,7 +164,7 @@ class WholeStep:
 
         run, paused = self.run_of_cell, self.statistics.paused
         chunked = ChunkedCalls(calls, self.sizes, self._chunk_begins, paused, is_strict=is_strict)
-        run.micro_batches = len(self.sizes)
+        run.sizes = self.sizes
         if self.facts.batch_norms:
             self.statistics.find_layers()
         is_first = self.site.signature != _REPLAYED
@@ -184,6 +184,7 @@ class WholeStep:
     def _chunk_begins(self, index: int) -> None:
         self.statistics.micro_batch = index
         self.run_of_cell.micro_batch = index + 1
+        self.run_of_cell.control.hear()
         if self.guard is not None:
             self.guard.check()
 
