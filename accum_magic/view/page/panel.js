@@ -1,0 +1,466 @@
+// The live panel: shows what the kernel tells of a run, and sends back what the user asks of it.
+// Text from the kernel is shown as text alone (textContent): names, code and messages are never HTML.
+
+const MEBIBYTE = 2 ** 20;
+const HELLO_EVERY_MS = 1000; // until a welcome comes
+const HELLOS = 10;
+const UNHEARD_AFTER_MS = 3000;
+const TYPING_MS = 400; // an arrow key held down asks for one N, not for twenty
+const MOST_MICRO_BATCHES = 1_000_000;
+const MOST_CELLS = 64; // above, cells are thinner than the gaps between them
+const NEAR = 2.5; // a line up to this many times above the data stands at its true height
+
+const PARTS = ["parameters", "gradients", "optimizer_state", "activations", "other"];
+const COMMANDS = { pause: "Pausing", resume: "Resuming" };
+const UNHEARD = "The kernel does not hear this page while the cell runs: use the notebook's interrupt button";
+const REACH = { immediate: "Controls act at once", update: "Controls act at the next micro-batch" };
+const OVER = "This panel's run is over";
+
+// --- numbers as text, the same as accum_magic/view/text.py writes them ---
+
+/** Python's round: halves go to the even neighbour. */
+function rounded(number) {
+  const up = Math.round(number);
+  return up - number === 0.5 && up % 2 !== 0 ? up - 1 : up;
+}
+
+function isNumber(value) {
+  return typeof value === "number" && Number.isFinite(value);
+}
+
+/** 1234.5 -> "1,234" */
+function counted(number) {
+  return isNumber(number) ? rounded(number).toLocaleString("en-US") : "–";
+}
+
+/** 2 ** 29 -> "512 MiB" */
+function mebibytes(bytes) {
+  return isNumber(bytes) ? `${counted(bytes / MEBIBYTE)} MiB` : "–";
+}
+
+/** A part of the memory, where less than a MiB counts: 419430 -> "0.4 MiB" */
+function smallMebibytes(bytes) {
+  return isNumber(bytes) && bytes < 10 * MEBIBYTE ? `${(bytes / MEBIBYTE).toFixed(1)} MiB` : mebibytes(bytes);
+}
+
+/** 42 -> "0:42", 3723 -> "1:02:03" */
+function clock(seconds) {
+  const whole = rounded(seconds);
+  const two = (number) => String(number).padStart(2, "0");
+  const [hours, minutes, rest] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
+  return hours ? `${hours}:${two(minutes)}:${two(rest)}` : `${minutes}:${two(rest)}`;
+}
+
+/** Python's .4g: 0.41234 -> "0.4123", 12345 -> "1.234e+04" */
+function fourDigits(number) {
+  const [mantissa, exponent] = number.toExponential(3).split("e");
+  if (exponent >= -4 && exponent < 4) return String(Number(number.toPrecision(4)));
+  return `${Number(mantissa)}e${exponent[0]}${exponent.slice(1).padStart(2, "0")}`;
+}
+
+// --- curves ---
+
+/** The two curves of a message: [number of memory pairs, number of loss pairs, then the pairs]. */
+function curvesIn(buffers) {
+  const view = buffers?.[0];
+  if (!view || view.byteLength < 8) return null;
+  // a copy: the view may start at an offset that no Float32Array takes
+  const bytes = new Uint8Array(view.buffer ?? view, view.byteOffset ?? 0, view.byteLength).slice();
+  const floats = new Float32Array(bytes.buffer, 0, bytes.byteLength >> 2);
+  const pairs = (start, count) =>
+    Array.from({ length: count }, (_, i) => [floats[start + 2 * i], floats[start + 2 * i + 1]]).filter(
+      ([x, y]) => isNumber(x) && isNumber(y),
+    );
+  return { memory: pairs(2, floats[0]), loss: pairs(2 + 2 * floats[0], floats[1]) };
+}
+
+/** The curve as an SVG path in a box of 100 x 100, and the area below it. */
+function paths(points, bottom, top) {
+  if (!points.length) return { line: "", area: "" };
+  const [first, last] = [points[0][0], points.at(-1)[0]];
+  const x = (step) => (last > first ? (100 * (step - first)) / (last - first) : 100);
+  const y = (value) => 100 - (100 * (value - bottom)) / (top - bottom || 1);
+  const at = points.map(([step, value]) => `${x(step).toFixed(2)} ${y(value).toFixed(2)}`);
+  const line = points.length > 1 ? `M${at.join("L")}` : `M0 ${at[0].split(" ")[1]}H100`;
+  return { line, area: `${line}V100H0Z` };
+}
+
+/** The top of the memory chart: above the data, and above the lines that are near to them. */
+function topOf(points, state) {
+  const most = Math.max(1, state.memory_bytes ?? 0, state.peak_bytes ?? 0, ...points.map(([, bytes]) => bytes));
+  const near = [state.limit_bytes, state.plain_bytes].filter((bytes) => isNumber(bytes) && bytes <= NEAR * most);
+  return 1.08 * Math.max(most, ...near);
+}
+
+// --- elements ---
+
+function h(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
+}
+
+function svg(tag, attributes, ...children) {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
+}
+
+/** Untouched where nothing has changed: a live region then says nothing, and a selection stays. */
+function say(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+function chart(name) {
+  const [area, line] = [svg("path", { class: "am-area" }), svg("path", { class: "am-line" })];
+  const box = svg("svg", { class: `am-${name}`, viewBox: "0 0 100 100", preserveAspectRatio: "none", "aria-hidden": "true" });
+  box.append(area, line);
+  return { box, area, line };
+}
+
+function drawCurve({ area, line }, points, bottom, top) {
+  const drawn = paths(points, bottom, top);
+  area.setAttribute("d", drawn.area);
+  line.setAttribute("d", drawn.line);
+}
+
+// --- parts of the panel: each is built once, and drawn again from each state ---
+
+function memoryPart() {
+  const curve = chart("memory");
+  const rulers = ["peak", "plain", "budget"].map((name) => {
+    const line = svg("line", { class: `am-${name}`, x1: 0, x2: 100 });
+    curve.box.append(line);
+    return { name, line, key: h("li", { class: `am-${name}` }) };
+  });
+  const now = h("li", { class: "am-now" });
+  const [from, to] = [h("span"), h("span")];
+  const node = h("div", { class: "am-chart" }, curve.box, h("div", { class: "am-axis", "aria-hidden": "true" }, from, to));
+  const keys = h("ul", { class: "am-key", "aria-label": "Memory" }, now, ...rulers.map(({ key }) => key));
+  const draw = (state, points) => {
+    const top = topOf(points, state);
+    drawCurve(curve, points, 0, top);
+    say(from, points.length > 1 ? `step ${counted(points[0][0])}` : "");
+    say(to, points.length ? `step ${counted(points.at(-1)[0])}` : "");
+    say(now, `in use ${mebibytes(state.memory_bytes)}`);
+    const bytes = { peak: state.peak_bytes, plain: state.plain_bytes, budget: state.limit_bytes };
+    const words = { peak: "peak", plain: "plain cell about", budget: "budget" };
+    for (const { name, line, key } of rulers) drawRuler(line, key, words[name], bytes[name], top);
+  };
+  return { node: h("div", { class: "am-memory-part" }, node, keys), draw };
+}
+
+/** A level in the chart; what is far above stands at the top edge, so that it does not flatten the curve. */
+function drawRuler(line, key, word, bytes, top) {
+  const isKnown = isNumber(bytes);
+  key.hidden = !isKnown;
+  line.style.display = isKnown ? "" : "none";
+  if (!isKnown) return;
+  const isAbove = bytes > top;
+  const y = isAbove ? 1.5 : 100 - (100 * bytes) / top;
+  line.setAttribute("y1", y);
+  line.setAttribute("y2", y);
+  say(key, `${word} ${mebibytes(bytes)}${isAbove ? " (above the chart)" : ""}`);
+}
+
+function footprintPart() {
+  const parts = PARTS.map((name) => ({
+    name,
+    piece: h("span", { class: `am-${name}` }),
+    key: h("li", { class: `am-${name}` }),
+  }));
+  const bar = h("div", { class: "am-bar", "aria-hidden": "true" }, ...parts.map(({ piece }) => piece));
+  const node = h("div", {}, bar, h("ul", { class: "am-key", "aria-label": "What memory is used for" }, ...parts.map(({ key }) => key)));
+  const draw = ({ footprint }) => {
+    node.hidden = !footprint;
+    for (const { name, piece, key } of parts) {
+      const bytes = footprint?.[name] ?? 0;
+      piece.style.flexGrow = bytes / MEBIBYTE;
+      piece.hidden = bytes <= 0;
+      say(key, `${name.replace("_", " ")} ${smallMebibytes(bytes)}`);
+    }
+  };
+  return { node, draw };
+}
+
+function stripPart() {
+  const [label, strip] = [h("div", { class: "am-label" }), h("div", { class: "am-strip", "aria-hidden": "true" })];
+  const draw = (state) => {
+    const { micro_batch: running, micro_batches: all, rescues } = state;
+    const asked = state.how && state.how !== String(all) ? ` · ${state.how}` : "";
+    const rescued = rescues ? ` · ${counted(rescues)} ran out of memory and ran again in smaller pieces` : "";
+    say(label, `Micro-batch ${counted(running)} of ${counted(all)}${asked}${rescued}`);
+    const isCells = Array.isArray(state.sizes) && state.sizes.length > 0 && state.sizes.length <= MOST_CELLS;
+    const sizes = isCells ? state.sizes : [1];
+    while (strip.childElementCount > sizes.length) strip.lastChild.remove();
+    while (strip.childElementCount < sizes.length) strip.append(h("span", {}, h("span")));
+    const full = state.done ? all : Math.max(0, running - 1);
+    [...strip.children].forEach((cell, i) => {
+      const filled = isCells ? Number(i < full) : all ? full / all : 0;
+      cell.style.flexGrow = sizes[i];
+      cell.firstChild.style.width = `${100 * filled}%`;
+      cell.className = isCells && i === full && running > 0 && state.state !== "ended" ? "am-runs" : "";
+    });
+  };
+  return { node: h("div", {}, label, strip), draw };
+}
+
+function countersPart() {
+  const loss = chart("loss");
+  const rows = ["Step", "Optimizer steps", "Scheduler steps", "Samples", "Loss", "Speed", "Time"].map((name) => {
+    const value = h("dd");
+    return { name, value, row: h("div", {}, h("dt", {}, name), value) };
+  });
+  rows.find(({ name }) => name === "Loss").row.append(loss.box);
+  const draw = (state, points) => {
+    const texts = counters(state);
+    for (const { name, value, row } of rows) {
+      row.hidden = texts[name] === null;
+      say(value, texts[name] ?? "");
+    }
+    const losses = points.map(([, value]) => value);
+    loss.box.style.display = points.length > 1 ? "" : "none";
+    drawCurve(loss, points, Math.min(...losses), Math.max(...losses));
+  };
+  return { node: h("dl", { class: "am-counters" }, ...rows.map(({ row }) => row)), draw };
+}
+
+function counters(state) {
+  const isLeft = isNumber(state.remaining_s) && state.state !== "ended";
+  const time = isLeft ? `${clock(state.remaining_s)} left` : isNumber(state.elapsed_s) ? clock(state.elapsed_s) : "–";
+  return {
+    Step: counted(state.step) + (isNumber(state.total_steps) ? ` of ${counted(state.total_steps)}` : ""),
+    "Optimizer steps": counted(state.optimizer_steps),
+    "Scheduler steps": state.scheduler_steps ? counted(state.scheduler_steps) : null,
+    Samples: counted(state.samples),
+    Loss: isNumber(state.loss) ? fourDigits(state.loss) : (state.loss_text ?? "–"),
+    Speed: isNumber(state.samples_per_s) ? `${counted(state.samples_per_s)} samples/s` : "–",
+    Time: time,
+  };
+}
+
+function verdictPart() {
+  const [badge, reasons, notes] = [h("span", { class: "am-badge" }), h("ul", { class: "am-reasons" }), h("ul")];
+  const summary = h("summary");
+  const details = h("details", {}, summary, notes);
+  const draw = (state) => {
+    badge.dataset.verdict = state.verdict ?? "";
+    say(badge, state.verdict ?? "not measured yet");
+    list(reasons, state.reasons ?? []);
+    list(notes, state.notes ?? []);
+    reasons.hidden = !state.reasons?.length;
+    details.hidden = !state.notes?.length;
+    say(summary, `Notes (${state.notes?.length ?? 0})`);
+  };
+  return { badge, node: h("div", {}, reasons, details), draw };
+}
+
+function list(node, texts) {
+  if (texts.length === node.childElementCount && texts.every((text, i) => text === node.children[i].textContent)) return;
+  node.replaceChildren(...texts.map((text) => h("li", {}, String(text))));
+}
+
+/** The user's lines; those with the same mark behind one another stand in a group that is marked once. */
+function linesPart() {
+  const body = h("div", { class: "am-lines" });
+  const node = h("details", {}, h("summary", {}, "What runs when"), body);
+  const draw = (lines) => {
+    node.hidden = !lines.length;
+    body.replaceChildren();
+    let group = null;
+    for (const [number, mark, text] of lines) {
+      const isTitle = number === null;
+      if (isTitle) body.append(h("div", { class: "am-title" }, text));
+      else if (group?.mark !== mark) {
+        group = { mark, code: h("div", { class: "am-code" }) };
+        body.append(h("div", { class: "am-group", "data-mark": mark }, h("div", { class: "am-mark" }, mark), group.code));
+      }
+      if (isTitle) group = null;
+      else group.code.append(h("div", {}, h("span", { class: "am-number" }, String(number)), h("code", {}, text)));
+    }
+  };
+  return { node, draw };
+}
+
+// --- controls ---
+
+function controlsPart(ask, page) {
+  const hint = h("div", { class: "am-hint", id: `accum-magic-${page}` });
+  const described = { type: "button", "aria-describedby": hint.id };
+  const pause = h("button", described, "Pause"); // one button in one place: Resume keeps the focus of Pause
+  const stop = h("button", { ...described, title: "Stop after this update" }, "Stop");
+  const n = h("input", { type: "number", min: 1, max: MOST_MICRO_BATCHES, step: 1, "aria-describedby": hint.id });
+  let typing = null;
+  const commit = () => {
+    clearTimeout(typing);
+    typing = null;
+    if (n.value !== "" || n.validity.badInput) ask("n", n.valueAsNumber);
+  };
+  pause.addEventListener("click", () => ask(pause.textContent.toLowerCase()));
+  stop.addEventListener("click", () => ask("stop"));
+  n.addEventListener("change", () => {
+    clearTimeout(typing);
+    typing = setTimeout(commit, TYPING_MS);
+  });
+  n.addEventListener("keydown", (event) => event.key === "Enter" && commit());
+  const node = h("div", { class: "am-controls" }, pause, stop, h("label", {}, "Micro-batches", n));
+  const draw = (panel) => drawControls(panel, { pause, stop, n, hint, isTyping: typing !== null });
+  return { node, hint, draw, close: () => clearTimeout(typing) };
+}
+
+function drawControls(panel, { pause, stop, n, hint, isTyping }) {
+  const { welcome, state, asked, askedN } = panel;
+  const mode = modeOf(panel);
+  const isHeard = welcome !== null && mode !== "ended" && mode !== "stopping";
+  const locked = welcome?.locked ?? null;
+  const section = pause.closest("section");
+  const hadFocus = section?.contains(document.activeElement) && document.activeElement;
+  say(pause, mode === "paused" ? "Resume" : "Pause");
+  pause.disabled = stop.disabled = !isHeard;
+  n.disabled = !isHeard || locked !== null;
+  if (hadFocus && hadFocus.disabled) section.focus(); // else the keyboard starts again at the top of the page
+  n.placeholder = state?.how?.startsWith("auto") ? "auto" : "";
+  const shown = askedN ?? state?.n;
+  const isEdited = isTyping || (document.activeElement === n && n.value !== panel.shownN);
+  if (!isEdited) n.value = panel.shownN = isNumber(shown) ? String(shown) : "";
+  say(hint, hintOf(panel, mode, locked, asked, askedN));
+}
+
+function hintOf(panel, mode, locked, asked, askedN) {
+  if (mode === "ended") return "";
+  if (panel.welcome === null) return panel.isUnheard ? UNHEARD : "Waiting for the kernel";
+  if (COMMANDS[asked]) return `${COMMANDS[asked]} …`;
+  if (askedN !== null) return `${counted(askedN)} micro-batches from the next step on`;
+  const reach = REACH[panel.welcome.reach] ?? "";
+  return mode === "stopping" ? "" : locked ? `${reach}. ${locked}` : reach;
+}
+
+/** What the run does, as the page knows it: a stop that was asked for counts at once. */
+function modeOf({ state, asked, isOver }) {
+  if (isOver || state?.state === "ended") return "ended";
+  if (asked === "stop" || state?.state === "stopping") return "stopping";
+  return state?.state ?? "starting";
+}
+
+function statusOf(panel, mode) {
+  if (panel.isOver) return OVER;
+  const ends = { finished: "Finished", stopped: "Stopped", failed: "Failed" };
+  const words = { starting: "Starting", running: "Running", paused: "Paused", stopping: "Stopping after this update" };
+  return mode === "ended" ? (ends[panel.state.outcome] ?? "Ended") : words[mode];
+}
+
+// --- the panel ---
+
+function build(ask, page) {
+  const [status, refused, figures] = [h("span", { class: "am-state" }), h("span", { class: "am-refused" }), h("div")];
+  const parts = { memory: memoryPart(), footprint: footprintPart(), strip: stripPart(), counters: countersPart() };
+  const [verdict, lines, controls] = [verdictPart(), linesPart(), controlsPart(ask, page)];
+  const told = h("div", { role: "status" }, status, refused);
+  const head = h("div", { class: "am-head" }, h("div", { class: "am-told" }, told, verdict.badge), controls.node, controls.hint);
+  const side = h("div", { class: "am-side" }, parts.strip.node, parts.counters.node);
+  figures.className = "am-figures";
+  figures.append(h("div", { class: "am-main" }, parts.memory.node, parts.footprint.node), side);
+  const attributes = { class: "accum-magic", role: "region", "aria-label": "accum_magic", tabindex: -1 };
+  const section = h("section", attributes, head, figures, verdict.node, lines.node);
+  return { section, status, refused, figures, verdict, lines, controls, ...parts };
+}
+
+function draw(nodes, panel) {
+  const { state, memory, loss } = panel;
+  const mode = modeOf(panel);
+  nodes.section.dataset.state = mode;
+  say(nodes.status, statusOf(panel, mode));
+  say(nodes.refused, panel.refused);
+  nodes.controls.draw(panel);
+  nodes.controls.node.hidden = mode === "ended";
+  nodes.figures.hidden = nodes.verdict.badge.hidden = nodes.verdict.node.hidden = state === null;
+  if (state === null) return;
+  nodes.memory.draw(state, memory);
+  nodes.footprint.draw(state);
+  nodes.strip.draw(state);
+  nodes.counters.draw(state, loss);
+  nodes.verdict.draw(state);
+}
+
+/** Take in what a message tells; a panel shows one run, and only a welcome begins another. */
+function take(panel, message, buffers) {
+  if (message?.kind === "welcome") {
+    if (panel.run !== message.run) Object.assign(panel, { memory: [], loss: [] });
+    Object.assign(panel, { run: message.run, welcome: message, refused: "", asked: null, askedN: null });
+  } else if (!["state", "ended", "refused"].includes(message?.kind)) return;
+  else if (panel.run !== null && message.run !== panel.run) return;
+  panel.isOver = false;
+  if (message.kind === "refused") {
+    Object.assign(panel, { refused: String(message.text), asked: null, askedN: null });
+  } else if (message.state) {
+    Object.assign(panel, { state: message.state }, curvesIn(buffers));
+    const becomes = { pause: "paused", resume: "running", stop: "stopping" };
+    if (message.state.state === becomes[panel.asked] || message.kind === "ended") panel.asked = null;
+    if (message.state.n === panel.askedN) panel.askedN = null;
+  }
+}
+
+function render({ model, el }) {
+  const page = crypto.getRandomValues(new Uint32Array(2)).join("-");
+  const panel = { run: null, welcome: null, state: null, memory: [], loss: [], asked: null, askedN: null, refused: "" };
+  let [frame, hellos, timer] = [0, 0, 0];
+  const redraw = () => {
+    frame ||= requestAnimationFrame(() => {
+      frame = 0;
+      draw(nodes, panel);
+    });
+  };
+  const ask = (command, value) => {
+    const isWrong = command === "n" && !(Number.isInteger(value) && value >= 1 && value <= MOST_MICRO_BATCHES);
+    panel.refused = isWrong ? `N is a whole number from 1 to ${counted(MOST_MICRO_BATCHES)}.` : "";
+    if (!isWrong) {
+      panel[command === "n" ? "askedN" : "asked"] = command === "n" ? value : command;
+      model.send({ kind: "command", run: panel.run, command, ...(command === "n" && { value }) });
+    }
+    redraw();
+  };
+  const nodes = build(ask, page);
+  const hello = () => {
+    // JupyterLab's manager has no kernel where a notebook is opened without one: nobody will answer
+    panel.isOver = panel.state === null && (model.widget_manager?.kernel === null || hellos >= HELLOS);
+    if (!panel.isOver && hellos++ < HELLOS) model.send({ kind: "hello", page });
+    panel.isUnheard = hellos * HELLO_EVERY_MS > UNHEARD_AFTER_MS;
+    if (panel.welcome || panel.isOver || hellos > HELLOS) clearInterval(timer);
+    redraw();
+  };
+  const greet = () => {
+    if (panel.state?.state === "ended") return;
+    clearInterval(timer);
+    hellos = 0;
+    timer = setInterval(hello, HELLO_EVERY_MS);
+    hello();
+  };
+  const greetWhenSeen = () => document.hidden || greet();
+  const receive = (message, buffers) => {
+    take(panel, message, buffers);
+    if (message?.kind === "welcome") {
+      clearInterval(timer);
+      nodes.lines.draw(message.lines ?? []);
+    }
+    redraw();
+  };
+  model.on("msg:custom", receive);
+  document.addEventListener("visibilitychange", greetWhenSeen);
+  window.addEventListener("online", greet);
+  nodes.lines.draw([]);
+  draw(nodes, panel);
+  el.append(nodes.section);
+  greet();
+  return () => {
+    model.off("msg:custom", receive);
+    document.removeEventListener("visibilitychange", greetWhenSeen);
+    window.removeEventListener("online", greet);
+    clearInterval(timer);
+    cancelAnimationFrame(frame);
+    nodes.controls.close();
+  };
+}
+
+export default { render };
