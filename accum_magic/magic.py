@@ -5,36 +5,28 @@ from __future__ import annotations
 import ast
 import inspect
 import os
-import warnings
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
 from IPython.core.getipython import get_ipython
-from IPython.core.magic import Magics, cell_magic, magics_class, output_can_be_silenced
+from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, output_can_be_silenced
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
 from IPython.display import display
 
 from accum_magic.api import rewrite_with
-from accum_magic.bind import as_users_code, bound
 from accum_magic.cell.explain import explain
-from accum_magic.cell.length import schedulers_stepped, step_counts
-from accum_magic.cell.parse import enclosing_function, refuse_cell_magic
+from accum_magic.cell.parse import refuse_cell_magic
 from accum_magic.check import checking
 from accum_magic.errors import AccumulateError, OptionError
 from accum_magic.forgetting import Forgetting
-from accum_magic.options import REPLAY, options_from
-from accum_magic.view.text import TextView, line_for
+from accum_magic.options import REPLAY, command_from, options_from
+from accum_magic.session import Session
+from accum_magic.showing import PANELS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import CodeType
-
     from IPython.core.interactiveshell import InteractiveShell
 
     from accum_magic.cell.rewrite import Rewrite
-    from accum_magic.engine.run import Run
-    from accum_magic.engine.schedules import ScheduleWatch
 
 _NAME = "accumulate"
 
@@ -65,7 +57,9 @@ class AccumulateMagics(Magics):
     @argument("--show", action="store_true", help="print exactly the code that would run; run nothing")
     @argument("--explain", action="store_true", help="print the cell's lines, each with when it runs; run nothing")
     @argument("--check", action="store_true", help="run a step both ways on a few samples and compare; train nothing")
-    @argument("--panel", choices=["text", "off"], default="text", help="what shows the run")
+    @argument(
+        "--panel", choices=PANELS, default="live", help="what shows the run; text stands for what cannot show live"
+    )
     @output_can_be_silenced
     @cell_magic(_NAME)  # type: ignore[arg-type]
     def accumulate(self, line: str, cell: str) -> Any:
@@ -77,9 +71,9 @@ class AccumulateMagics(Magics):
             return None
         if arguments.check:
             with self.forgetting.noticing(), checking(rewritten, self.shell.user_ns) as check:
-                _Session(self.shell, rewritten, arguments).execute(filename)
+                Session(self.shell, rewritten, arguments).execute(filename)
             return display(check.result)
-        with self.forgetting.noticing(), _Session(self.shell, rewritten, arguments) as session:
+        with self.forgetting.noticing(), Session(self.shell, rewritten, arguments) as session:
             return session.execute(filename)
 
     async def accumulate_awaiting(self, line: str, cell: str) -> Any:
@@ -91,10 +85,26 @@ class AccumulateMagics(Magics):
             return None
         if arguments.check:
             with self.forgetting.noticing(), checking(rewritten, self.shell.user_ns) as check:
-                await _Session(self.shell, rewritten, arguments).execute_awaiting(filename)
+                await Session(self.shell, rewritten, arguments).execute_awaiting(filename)
             return display(check.result)
-        with self.forgetting.noticing(), _Session(self.shell, rewritten, arguments) as session:
+        with self.forgetting.noticing(), Session(self.shell, rewritten, arguments) as session:
             return await session.execute_awaiting(filename)
+
+    @line_magic(_NAME)  # type: ignore[arg-type]
+    def control(self, line: str) -> None:
+        """Tell the running cell what to do, or show what became of the last one.
+
+        `%accumulate status` shows the summary of the last run. `%accumulate pause`, `resume`, `stop` and `n=8` are the
+        controls of the panel, for a notebook where a line can run beside the cell, such as a console on a subshell.
+        """
+        from accum_magic.engine.commands import ask
+        from accum_magic.engine.run import last_run
+
+        wish = line.strip()
+        if wish == "status":
+            print(last_run() or "accum_magic: no cell has run in micro-batches yet")
+        else:
+            ask(command_from(wish))
 
     shell: InteractiveShell
 
@@ -152,124 +162,6 @@ class AccumulateMagics(Magics):
         return [f"%%{_NAME} {line}"]
 
 
-class ScheduleWarning(UserWarning):
-    """A learning-rate schedule will not reach its end."""
-
-
-class _Session:
-    """One execution of a rewritten cell: a run, a view, and names that are taken away behind it."""
-
-    def __init__(self, shell: InteractiveShell, rewritten: Rewrite, arguments: Any) -> None:
-        self._shell, self._rewritten, self._arguments = shell, rewritten, arguments
-        self._view: TextView | None = None
-        self._watch: ScheduleWatch | None = None
-        # what the user has under the names that the rewrite needs comes back when the cell has run
-        self._kept = {n: shell.user_ns[n] for n in rewritten.generated if n in shell.user_ns}
-
-    def __enter__(self) -> _Session:  # noqa: PYI034 - not to be subclassed
-        from accum_magic.engine.run import begin  # the engine is read when a cell first runs
-
-        total_steps = _total_steps(self._rewritten, self._shell.user_ns)
-        if self._arguments.window:
-            self._watch_schedules(total_steps)  # warnings may be errors: then nothing is bound, and no run has begun
-        self._bound = ExitStack()
-        self._bound.enter_context(bound(self._rewritten.functions))
-        self._run: Run = begin(total_steps)
-        for function in self._rewritten.functions:
-            self._run.note(f"`{function.name}` ({function.where}) ran in micro-batches, rewritten for this cell")
-        if self._arguments.panel == "text":
-            self._safely(self._show)
-        return self
-
-    def _watch_schedules(self, total_steps: int | None) -> None:
-        """Warn of schedulers that were built for more steps than come under `--window`."""
-        from accum_magic.engine.schedules import ScheduleWatch
-
-        stepped = frozenset(schedulers_stepped(self._rewritten.plan))
-        self._watch = ScheduleWatch(self._shell.user_ns, stepped, int(self._arguments.n))
-        for text in self._watch.before(total_steps):
-            warnings.warn(text, ScheduleWarning, stacklevel=1)
-
-    def _show(self) -> None:
-        self._view = TextView(line_for(self._shell), self._run.snapshot)
-        self._view.start()
-
-    def _safely(self, call: Callable[..., object], *arguments: object) -> None:
-        """Let a view fail without harm to the training; the summary tells."""
-        try:
-            call(*arguments)
-        except Exception as error:  # noqa: BLE001 - whatever a front end does wrong
-            self._run.note(f"the view failed: {error!r}")
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._bound.close()
-        self._run.end()
-        for text in self._watch.after() if self._watch is not None and kind is None else ():
-            self._run.note(text)
-        for name in self._rewritten.generated:
-            self._shell.user_ns.pop(name, None)
-        self._shell.user_ns.update(self._kept)
-        if self._view is not None:
-            closing = str(self._run.summary())
-            if kind is not None:
-                closing = f"stopped by {kind.__name__} · {closing}"
-            elif not self._run.steps:
-                closing = _rewritten_functions(self._rewritten) or closing
-            self._safely(self._view.close, closing)
-
-    def execute(self, filename: str) -> Any:
-        """Run the cell in the user's namespace; errors rise."""
-        __tracebackhide__ = True
-        body, last = self._compiled(filename)
-        exec(body, self._shell.user_ns)
-        return None if last is None else eval(last, self._shell.user_ns)  # noqa: S307 - so is its last line
-
-    async def execute_awaiting(self, filename: str) -> Any:
-        """Run a cell whose code may await."""
-        __tracebackhide__ = True
-        value = None
-        for code in self._compiled(filename):
-            value = None if code is None else eval(code, self._shell.user_ns)  # noqa: S307 - the user's cell
-            if inspect.iscoroutine(value):
-                value = await value
-        return value
-
-    def _compiled(self, filename: str) -> tuple[CodeType, CodeType | None]:
-        """Compile the cell; its last expression separately, since its value is the cell's."""
-        tree = self._shell.transform_ast(self._rewritten.tree)
-        body, flags = tree.body, ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-        last = None
-        if body and isinstance(body[-1], ast.Expr):
-            *body, final = body
-            last = compile(ast.Expression(final.value), filename, "eval", flags, dont_inherit=True)
-        code = compile(ast.Module(body, []), filename, "exec", flags, dont_inherit=True)
-        return as_users_code(code, frozenset(self._rewritten.generated), "<module>"), last
-
-
-def _rewritten_functions(rewritten: Rewrite) -> str | None:
-    """Say which functions were rewritten, in a cell that only defines them."""
-    functions = [enclosing_function(step.places) for step in rewritten.plan.steps]
-    names = dict.fromkeys(f"`{f.name}`" for f in functions if f is not None)
-    return f"accum_magic: {', '.join(names)} will run in micro-batches when called" if names else None
-
-
-def _total_steps(rewritten: Rewrite, namespace: dict[str, Any]) -> int | None:
-    """Return how many steps the cell will take, where the loops' lengths are known beforehand."""
-    counts = step_counts(rewritten.plan)
-    if counts is None:
-        return None
-    total = 0
-    for lengths in counts:
-        product = 1
-        for length in lengths:
-            try:
-                product *= int(eval(length, namespace))  # noqa: S307 - `len()` of the user's own loader
-            except Exception:  # noqa: BLE001 - a generator, a loader without a length: the line shows no total then
-                return None
-        total += product
-    return total
-
-
 def _unquoted(text: str | None) -> str | None:
     """IPython keeps the quotes around an option's value."""
     if text is not None and len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
@@ -314,7 +206,8 @@ def load(shell: InteractiveShell) -> None:
 
 def unload(shell: InteractiveShell) -> None:
     """Leave the shell as it was before `load`."""
-    shell.magics_manager.magics["cell"].pop(_NAME, None)
+    for kind in ("cell", "line"):
+        shell.magics_manager.magics[kind].pop(_NAME, None)
     magics = shell.magics_manager.registry.pop(AccumulateMagics.__name__, None)
     if magics is not None:
         shell.events.unregister("post_run_cell", magics.forgetting.let_go)

@@ -10,10 +10,12 @@ from typing import Literal
 from accum_magic.cell.planned import PlanOptions
 from accum_magic.cell.write_step import StepOptions
 from accum_magic.engine.amounts import amount_from
+from accum_magic.engine.control import Command
 from accum_magic.errors import OptionError
 
 REPLAY = ("auto", "always", "never")
 GRAD_DTYPES = (None, "float32")
+_COMMANDS = {"pause": Command("pause"), "resume": Command("resume"), "stop": Command("stop")}
 _HOW = "Write %%accumulate 10, %%accumulate auto, or %%accumulate --size 100 for micro-batches of at most 100 samples."
 
 
@@ -69,6 +71,24 @@ def options_from(  # noqa: PLR0913 - the options of the magic
         )
         raise OptionError(message)
     return Options(step, PlanOptions(names, dims))
+
+
+def command_from(text: str) -> Command:
+    """Return what `%accumulate` is to tell the running cell.
+
+    Raises:
+        OptionError: It cannot be understood.
+
+    >>> command_from("n=8")
+    Command(kind='n', value=8)
+    """
+    kind, _, number = text.partition("=")
+    if kind.strip() == "n" and number.strip().isdecimal():
+        return Command("n", int(number))
+    if text in _COMMANDS:
+        return _COMMANDS[text]
+    message = f"%accumulate takes status, pause, resume, stop, or n=8 for 8 micro-batches, found `{text}`."
+    raise OptionError(message)
 
 
 def _is_auto(n: object) -> bool:

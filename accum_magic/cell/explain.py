@@ -27,8 +27,31 @@ def explain(rewritten: Rewrite) -> str:
     return "\n".join([*functions, _explained(rewritten.plan)])
 
 
+MarkedLine = tuple[int | None, str, str]
+"""A line: its number, when it runs, its text; without a number the title of what follows."""
+
+
+def marked_lines(rewritten: Rewrite) -> list[MarkedLine]:
+    """Return the lines of the cell, and those of the functions that train for it above them, each with when it runs."""
+    rows: list[MarkedLine] = []
+    for function in rewritten.functions:
+        rows.append((None, "", f"`{function.name}` ({function.where}), called in {function.called_in}:"))
+        rows += _marked(function.rewrite.plan, function.rewrite.tree.body[-1])
+    return [*rows, (None, "", "the cell:"), *_marked(rewritten.plan)] if rows else _marked(rewritten.plan)
+
+
 def _explained(plan: Plan, only: ast.stmt | None = None) -> str:
     """Explain a text, or one definition in it."""
+    rows = _marked(plan, only)
+    width = max((len(mark) for _, mark, _ in rows), default=0)
+    gap = "  " if width else ""
+    body = [f"{number:>3}  {mark:<{width}}{gap}{text}".rstrip() for number, mark, text in rows]
+    facts = [text for step in plan.steps for text in _facts(step)]
+    return "\n".join([*body, "", *facts, ""] if facts else [*body, ""])
+
+
+def _marked(plan: Plan, only: ast.stmt | None = None) -> list[MarkedLine]:
+    """Mark the lines of a text, or of one definition in it."""
     lines = plan.parsed.text.rstrip("\n").splitlines()
     marks = [""] * len(lines)
     for position, step in enumerate(plan.steps):
@@ -36,11 +59,7 @@ def _explained(plan: Plan, only: ast.stmt | None = None) -> str:
         _mark(step, marks, aside=_MARKS[Region.AFTER] if earlier else _MARKS[Region.BEFORE])
     first = next((i for i, line in enumerate(lines) if line.strip()), 0) if only is None else only.lineno - 1
     last = len(lines) if only is None else only.end_lineno or len(lines)
-    width = max(map(len, marks), default=0)
-    gap = "  " if width else ""
-    body = [f"{i + 1:>3}  {marks[i]:<{width}}{gap}{lines[i]}".rstrip() for i in range(first, last)]
-    facts = [text for step in plan.steps for text in _facts(step)]
-    return "\n".join([*body, "", *facts, ""] if facts else [*body, ""])
+    return [(i + 1, marks[i], lines[i]) for i in range(first, last)]
 
 
 def _mark(step: StepPlan, marks: list[str], aside: str) -> None:

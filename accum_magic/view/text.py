@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import contextvars
 import sys
-import threading
 from collections.abc import Callable
 from typing import Any, Protocol
+
+from accum_magic.view.closing import Closing
+from accum_magic.view.publisher import Publisher
 
 REFRESH_S = 0.2  # five times a second: no measurable loss of training speed
 
@@ -123,31 +124,27 @@ class TextView:
 
     def __init__(self, line: Line, counters: Callable[[], Counters]) -> None:
         self._line, self._counters = line, counters
-        self._stop = threading.Event()
         self._last = ""
-        # a plain thread has no parent message, and ipykernel 7.0.1 then fails to publish
-        context = contextvars.copy_context()
-        self._thread = threading.Thread(target=context.run, args=(self._publish,), daemon=True, name="accum_magic view")
+        self._publisher = Publisher(self._publish, REFRESH_S, _gone)
 
     def start(self) -> None:
         """Begin to show."""
-        self._thread.start()
+        self._publisher.start()
 
-    def close(self, closing: str) -> None:
+    def close(self, closing: Closing) -> None:
         """Stop the thread and show the closing text."""
-        self._stop.set()
-        self._thread.join()
-        self._line.close(closing)
+        self._publisher.stop()
+        self._line.close(closing.text)
 
     def _publish(self) -> None:
-        while not self._stop.wait(REFRESH_S):
-            text = counters_line(self._counters())
-            if text != self._last:
-                try:
-                    self._line.show(text)
-                except Exception:  # noqa: BLE001 - the front end is gone; the closing line will say so
-                    return
-                self._last = text
+        text = counters_line(self._counters())
+        if text != self._last:
+            self._line.show(text)
+            self._last = text
+
+
+def _gone(_: Exception) -> None:
+    """The front end is gone; the closing line will say so."""
 
 
 def counters_line(now: Counters) -> str:

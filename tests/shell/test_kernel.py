@@ -401,7 +401,7 @@ def test_help_shows_the_options(kernel):
 
 
 def test_the_view_is_one_output_above_the_cells_own_prints(trained):
-    reply = trained.run(accumulated(f"{TRAIN}    print('step')\n    time.sleep(0.5)\n")).ok()
+    reply = trained.run(accumulated(f"{TRAIN}    print('step')\n    time.sleep(0.5)\n", "4 --panel text")).ok()
     assert [kind for kind, _ in reply.outputs] == ["display_data", "stdout"]
     [history] = reply.history.values()
     assert history[0] == "accum_magic: starting"

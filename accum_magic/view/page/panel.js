@@ -71,7 +71,7 @@ function curvesIn(buffers) {
     Array.from({ length: count }, (_, i) => [floats[start + 2 * i], floats[start + 2 * i + 1]]).filter(
       ([x, y]) => isNumber(x) && isNumber(y),
     );
-  return { memory: pairs(2, floats[0]), loss: pairs(2 + 2 * floats[0], floats[1]) };
+  return { memory: pairs(2, floats[0]).map(([step, mib]) => [step, mib * MEBIBYTE]), loss: pairs(2 + 2 * floats[0], floats[1]) };
 }
 
 /** The curve as an SVG path in a box of 100 x 100, and the area below it. */

@@ -1,0 +1,56 @@
+"""Chooses what shows a run: the live panel, a line of text, or nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from accum_magic.cell.explain import marked_lines
+from accum_magic.view.closing import Closing
+from accum_magic.view.text import TextView, line_for
+
+if TYPE_CHECKING:
+    from accum_magic.cell.rewrite import Rewrite
+    from accum_magic.engine.run import Run
+    from accum_magic.view.panel import Panel
+
+PANELS = ("live", "text", "off")
+_LOCKED = "N stays as it is under --window: it is the number of loader batches of an update."
+
+
+class View(Protocol):
+    """What shows a run."""
+
+    def start(self) -> None:
+        """Begin to show."""
+
+    def close(self, closing: Closing) -> None:
+        """Show how the run has ended."""
+
+
+def view_of(arguments: Any, shell: object, run: Run, rewritten: Rewrite) -> View | None:
+    """Return what `--panel` asks for; where there are no widgets a line of text takes the panel's place."""
+    run.control.locked = _LOCKED if arguments.window else None
+    if arguments.panel == "off":
+        return None
+    if arguments.panel == "live" and hasattr(shell, "kernel"):
+        try:
+            return _panel(arguments, run, rewritten)
+        except ImportError as error:
+            run.note(f"the panel cannot show, a line of text stands for it: {error}")
+    return TextView(line_for(shell), run.snapshot)
+
+
+def _panel(arguments: Any, run: Run, rewritten: Rewrite) -> Panel:
+    from accum_magic.engine.control import Command
+    from accum_magic.view.panel import Panel, Source
+
+    def ask(command: Any, value: int | None) -> None:
+        run.control.ask(Command(command, value))
+
+    def failed(error: Exception) -> None:
+        run.note(f"the view failed: {error!r}")
+
+    how = arguments.n or f"at most {arguments.size} samples"
+    lines = marked_lines(rewritten)
+    source = Source(run.snapshot, run.meter.now_bytes, ask, str(how), run.control.locked, lines)
+    return Panel(source, failed)
