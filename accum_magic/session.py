@@ -123,8 +123,8 @@ class Session:
         tree = self._shell.transform_ast(self._rewritten.tree)
         body, flags = tree.body, ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
         last = None
-        if body and isinstance(body[-1], ast.Expr):
-            *body, final = body
+        if body and isinstance(final := body[-1], ast.Expr):
+            body = body[:-1]
             last = compile(ast.Expression(final.value), filename, "eval", flags, dont_inherit=True)
         code = compile(ast.Module(body, []), filename, "exec", flags, dont_inherit=True)
         return as_users_code(code, frozenset(self._rewritten.generated), "<module>"), last
