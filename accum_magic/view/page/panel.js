@@ -8,7 +8,7 @@ const UNHEARD_AFTER_MS = 3000;
 const TYPING_MS = 400; // an arrow key held down asks for one N, not for twenty
 const MOST_MICRO_BATCHES = 1_000_000;
 const MOST_CELLS = 64; // above, cells are thinner than the gaps between them
-const NEAR = 2.5; // a line up to this many times above the data stands at its true height
+const NEAR = 3; // a level up to so many times above the data is drawn; a farther one would flatten the curve
 
 const PARTS = ["parameters", "gradients", "optimizer_state", "activations", "other"];
 const COMMANDS = { pause: "Pausing", resume: "Resuming" };
@@ -85,27 +85,27 @@ function paths(points, bottom, top) {
   return { line, area: `${line}V100H0Z` };
 }
 
-/** The top of the memory chart: above the data, and above the lines that are near to them. */
-function topOf(points, state) {
-  const most = Math.max(1, state.memory_bytes ?? 0, state.peak_bytes ?? 0, ...points.map(([, bytes]) => bytes));
-  const near = [state.limit_bytes, state.plain_bytes].filter((bytes) => isNumber(bytes) && bytes <= NEAR * most);
+/** The top of the memory chart: above the data, and above the levels that are near. */
+function topOf(points, { memory_bytes, peak_bytes, limit_bytes, plain_bytes }) {
+  const most = Math.max(1, memory_bytes ?? 0, peak_bytes ?? 0, ...points.map(([, bytes]) => bytes));
+  const near = [limit_bytes, plain_bytes].filter((bytes) => isNumber(bytes) && bytes <= NEAR * most);
   return 1.08 * Math.max(most, ...near);
 }
 
 // --- elements ---
 
-function h(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
+function fill(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
   node.append(...children);
   return node;
 }
 
+function h(tag, attributes = {}, ...children) {
+  return fill(document.createElement(tag), attributes, children);
+}
+
 function svg(tag, attributes, ...children) {
-  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
+  return fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
 }
 
 /** Untouched where nothing has changed: a live region then says nothing, and a selection stays. */
@@ -115,9 +115,9 @@ function say(node, text) {
 
 function chart(name) {
   const [area, line] = [svg("path", { class: "am-area" }), svg("path", { class: "am-line" })];
-  const box = svg("svg", { class: `am-${name}`, viewBox: "0 0 100 100", preserveAspectRatio: "none", "aria-hidden": "true" });
-  box.append(area, line);
-  return { box, area, line };
+  // stretched to the width it is given; what it shows is told as text beside it
+  const attributes = { class: name, viewBox: "0 0 100 100", preserveAspectRatio: "none", "aria-hidden": "true" };
+  return { box: svg("svg", attributes, area, line), area, line };
 }
 
 function drawCurve({ area, line }, points, bottom, top) {
@@ -129,40 +129,39 @@ function drawCurve({ area, line }, points, bottom, top) {
 // --- parts of the panel: each is built once, and drawn again from each state ---
 
 function memoryPart() {
-  const curve = chart("memory");
-  const rulers = ["peak", "plain", "budget"].map((name) => {
-    const line = svg("line", { class: `am-${name}`, x1: 0, x2: 100 });
-    curve.box.append(line);
-    return { name, line, key: h("li", { class: `am-${name}` }) };
-  });
-  const now = h("li", { class: "am-now" });
-  const [from, to] = [h("span"), h("span")];
-  const node = h("div", { class: "am-chart" }, curve.box, h("div", { class: "am-axis", "aria-hidden": "true" }, from, to));
-  const keys = h("ul", { class: "am-key", "aria-label": "Memory" }, now, ...rulers.map(({ key }) => key));
+  const curve = chart("am-memory");
+  const level = (name, word, bytesOf) => {
+    const [line, key] = [svg("line", { class: name, x1: 0, x2: 100 }), h("li", { class: name })];
+    return { line, key, word, bytesOf };
+  };
+  const levels = [
+    level("am-peak", "peak", (state) => state.peak_bytes),
+    level("am-plain", "plain cell about", (state) => state.plain_bytes),
+    level("am-budget", "budget", (state) => state.limit_bytes),
+  ];
+  curve.box.append(...levels.map(({ line }) => line));
+  const [from, to, now] = [h("span"), h("span"), h("li")];
+  const axis = h("div", { class: "am-axis", "aria-hidden": "true" }, from, to);
+  const keys = h("ul", { class: "am-key", "aria-label": "Memory" }, now, ...levels.map(({ key }) => key));
   const draw = (state, points) => {
     const top = topOf(points, state);
     drawCurve(curve, points, 0, top);
     say(from, points.length > 1 ? `step ${counted(points[0][0])}` : "");
     say(to, points.length ? `step ${counted(points.at(-1)[0])}` : "");
     say(now, `in use ${mebibytes(state.memory_bytes)}`);
-    const bytes = { peak: state.peak_bytes, plain: state.plain_bytes, budget: state.limit_bytes };
-    const words = { peak: "peak", plain: "plain cell about", budget: "budget" };
-    for (const { name, line, key } of rulers) drawRuler(line, key, words[name], bytes[name], top);
+    for (const each of levels) drawLevel(each, each.bytesOf(state), top);
   };
-  return { node: h("div", { class: "am-memory-part" }, node, keys), draw };
+  return { node: h("div", {}, h("div", {}, "Memory"), curve.box, axis, keys), draw };
 }
 
-/** A level in the chart; what is far above stands at the top edge, so that it does not flatten the curve. */
-function drawRuler(line, key, word, bytes, top) {
-  const isKnown = isNumber(bytes);
-  key.hidden = !isKnown;
-  line.style.display = isKnown ? "" : "none";
-  if (!isKnown) return;
-  const isAbove = bytes > top;
-  const y = isAbove ? 1.5 : 100 - (100 * bytes) / top;
+function drawLevel({ line, key, word }, bytes, top) {
+  const isDrawn = isNumber(bytes) && bytes <= top;
+  line.style.display = isDrawn ? "" : "none";
+  const y = isDrawn ? 100 - (100 * bytes) / top : 0;
   line.setAttribute("y1", y);
   line.setAttribute("y2", y);
-  say(key, `${word} ${mebibytes(bytes)}${isAbove ? " (above the chart)" : ""}`);
+  key.hidden = !isNumber(bytes);
+  say(key, `${word} ${mebibytes(bytes)}${isDrawn ? "" : ", far above"}`);
 }
 
 function footprintPart() {
@@ -172,7 +171,8 @@ function footprintPart() {
     key: h("li", { class: `am-${name}` }),
   }));
   const bar = h("div", { class: "am-bar", "aria-hidden": "true" }, ...parts.map(({ piece }) => piece));
-  const node = h("div", {}, bar, h("ul", { class: "am-key", "aria-label": "What memory is used for" }, ...parts.map(({ key }) => key)));
+  const keys = h("ul", { class: "am-key", "aria-label": "What memory is used for" }, ...parts.map(({ key }) => key));
+  const node = h("div", {}, bar, keys);
   const draw = ({ footprint }) => {
     node.hidden = !footprint;
     for (const { name, piece, key } of parts) {
@@ -186,34 +186,40 @@ function footprintPart() {
 }
 
 function stripPart() {
-  const [label, strip] = [h("div", { class: "am-label" }), h("div", { class: "am-strip", "aria-hidden": "true" })];
+  const [label, rescued] = [h("div"), h("div", { class: "am-quiet" })];
+  const strip = h("div", { class: "am-strip", "aria-hidden": "true" });
   const draw = (state) => {
     const { micro_batch: running, micro_batches: all, rescues } = state;
-    const asked = state.how && state.how !== String(all) ? ` · ${state.how}` : "";
-    const rescued = rescues ? ` · ${counted(rescues)} ran out of memory and ran again in smaller pieces` : "";
-    say(label, `Micro-batch ${counted(running)} of ${counted(all)}${asked}${rescued}`);
-    const isCells = Array.isArray(state.sizes) && state.sizes.length > 0 && state.sizes.length <= MOST_CELLS;
-    const sizes = isCells ? state.sizes : [1];
-    while (strip.childElementCount > sizes.length) strip.lastChild.remove();
-    while (strip.childElementCount < sizes.length) strip.append(h("span", {}, h("span")));
-    const full = state.done ? all : Math.max(0, running - 1);
-    [...strip.children].forEach((cell, i) => {
-      const filled = isCells ? Number(i < full) : all ? full / all : 0;
-      cell.style.flexGrow = sizes[i];
-      cell.firstChild.style.width = `${100 * filled}%`;
-      cell.className = isCells && i === full && running > 0 && state.state !== "ended" ? "am-runs" : "";
-    });
+    const how = /^\d*$/.test(state.how ?? "") ? "" : ` (${state.how})`; // a plain N is told beside
+    say(label, all ? `Micro-batch ${counted(running)} of ${counted(all)}${how}` : `Micro-batches${how}`);
+    say(rescued, rescues ? `${counted(rescues)} ran out of memory and ran again in smaller pieces` : "");
+    drawStrip(strip, state);
   };
-  return { node: h("div", {}, label, strip), draw };
+  return { node: h("div", {}, label, strip, rescued), draw };
+}
+
+/** A cell for each micro-batch, as wide as it has samples; one bar where there are too many to tell apart. */
+function drawStrip(strip, { sizes, micro_batch: running, micro_batches: all, done, state }) {
+  const isCells = Array.isArray(sizes) && sizes.length > 0 && sizes.length <= MOST_CELLS;
+  const widths = isCells ? sizes : [1];
+  while (strip.childElementCount > widths.length) strip.lastChild.remove();
+  while (strip.childElementCount < widths.length) strip.append(h("span", {}, h("span")));
+  const full = done ? all : Math.max(0, running - 1);
+  [...strip.children].forEach((cell, i) => {
+    const filled = isCells ? Number(i < full) : all ? full / all : 0;
+    cell.style.flexGrow = widths[i];
+    cell.firstChild.style.width = `${100 * filled}%`;
+    cell.className = isCells && i === full && running > 0 && state !== "ended" ? "am-runs" : "";
+  });
 }
 
 function countersPart() {
-  const loss = chart("loss");
+  const loss = chart("am-loss");
   const rows = ["Step", "Optimizer steps", "Scheduler steps", "Samples", "Loss", "Speed", "Time"].map((name) => {
     const value = h("dd");
     return { name, value, row: h("div", {}, h("dt", {}, name), value) };
   });
-  rows.find(({ name }) => name === "Loss").row.append(loss.box);
+  rows.find(({ name }) => name === "Loss").row.append(loss.box); // the small curve beside the number
   const draw = (state, points) => {
     const texts = counters(state);
     for (const { name, value, row } of rows) {
@@ -228,8 +234,7 @@ function countersPart() {
 }
 
 function counters(state) {
-  const isLeft = isNumber(state.remaining_s) && state.state !== "ended";
-  const time = isLeft ? `${clock(state.remaining_s)} left` : isNumber(state.elapsed_s) ? clock(state.elapsed_s) : "–";
+  const left = isNumber(state.remaining_s) && state.state !== "ended" ? ` · ${clock(state.remaining_s)} left` : "";
   return {
     Step: counted(state.step) + (isNumber(state.total_steps) ? ` of ${counted(state.total_steps)}` : ""),
     "Optimizer steps": counted(state.optimizer_steps),
@@ -237,12 +242,13 @@ function counters(state) {
     Samples: counted(state.samples),
     Loss: isNumber(state.loss) ? fourDigits(state.loss) : (state.loss_text ?? "–"),
     Speed: isNumber(state.samples_per_s) ? `${counted(state.samples_per_s)} samples/s` : "–",
-    Time: time,
+    Time: (isNumber(state.elapsed_s) ? clock(state.elapsed_s) : "–") + left,
   };
 }
 
 function verdictPart() {
   const [badge, reasons, notes] = [h("span", { class: "am-badge" }), h("ul", { class: "am-reasons" }), h("ul")];
+  reasons.setAttribute("aria-label", "Why approximate");
   const summary = h("summary");
   const details = h("details", {}, summary, notes);
   const draw = (state) => {
@@ -258,7 +264,8 @@ function verdictPart() {
 }
 
 function list(node, texts) {
-  if (texts.length === node.childElementCount && texts.every((text, i) => text === node.children[i].textContent)) return;
+  const isShown = ({ textContent }, i) => textContent === texts[i];
+  if (node.childElementCount === texts.length && [...node.children].every(isShown)) return;
   node.replaceChildren(...texts.map((text) => h("li", {}, String(text))));
 }
 
@@ -275,7 +282,8 @@ function linesPart() {
       if (isTitle) body.append(h("div", { class: "am-title" }, text));
       else if (group?.mark !== mark) {
         group = { mark, code: h("div", { class: "am-code" }) };
-        body.append(h("div", { class: "am-group", "data-mark": mark }, h("div", { class: "am-mark" }, mark), group.code));
+        const name = h("div", { class: "am-mark" }, mark);
+        body.append(h("div", { class: "am-group", "data-mark": mark }, name, group.code));
       }
       if (isTitle) group = null;
       else group.code.append(h("div", {}, h("span", { class: "am-number" }, String(number)), h("code", {}, text)));
@@ -287,7 +295,7 @@ function linesPart() {
 // --- controls ---
 
 function controlsPart(ask, page) {
-  const hint = h("div", { class: "am-hint", id: `accum-magic-${page}` });
+  const hint = h("div", { class: "am-quiet am-hint", id: `accum-magic-${page}` });
   const described = { type: "button", "aria-describedby": hint.id };
   const pause = h("button", described, "Pause"); // one button in one place: Resume keeps the focus of Pause
   const stop = h("button", { ...described, title: "Stop after this update" }, "Stop");
@@ -354,14 +362,14 @@ function statusOf(panel, mode) {
 // --- the panel ---
 
 function build(ask, page) {
-  const [status, refused, figures] = [h("span", { class: "am-state" }), h("span", { class: "am-refused" }), h("div")];
+  const [status, refused] = [h("div", { class: "am-state" }), h("div")];
   const parts = { memory: memoryPart(), footprint: footprintPart(), strip: stripPart(), counters: countersPart() };
   const [verdict, lines, controls] = [verdictPart(), linesPart(), controlsPart(ask, page)];
   const told = h("div", { role: "status" }, status, refused);
-  const head = h("div", { class: "am-head" }, h("div", { class: "am-told" }, told, verdict.badge), controls.node, controls.hint);
-  const side = h("div", { class: "am-side" }, parts.strip.node, parts.counters.node);
-  figures.className = "am-figures";
-  figures.append(h("div", { class: "am-main" }, parts.memory.node, parts.footprint.node), side);
+  const left = h("div", { class: "am-told" }, verdict.badge, told);
+  const head = h("div", { class: "am-head" }, left, controls.node, controls.hint);
+  const side = h("div", {}, parts.strip.node, parts.counters.node);
+  const figures = h("div", { class: "am-figures" }, h("div", {}, parts.memory.node, parts.footprint.node), side);
   const attributes = { class: "accum-magic", role: "region", "aria-label": "accum_magic", tabindex: -1 };
   const section = h("section", attributes, head, figures, verdict.node, lines.node);
   return { section, status, refused, figures, verdict, lines, controls, ...parts };
