@@ -1,6 +1,7 @@
 """In .ci/run (ACCUM_MAGIC_CI=1) a test that skips has failed: there, every real part it needs is installed."""
 
 import os
+import sys
 
 import pytest
 
@@ -28,3 +29,9 @@ def pytest_runtest_makereport():
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report():
     return _fail_skipped((yield))
+
+
+def pytest_unconfigure():
+    environments = sys.modules.get("environments")
+    if environments is not None:
+        environments.forget()
