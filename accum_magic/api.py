@@ -19,6 +19,7 @@ from accum_magic.options import Options, options_from
 
 if TYPE_CHECKING:
     from accum_magic.follow import Followed
+    from accum_magic.training_calls import TrainingCalls
 
 
 def rewrite(  # noqa: PLR0913 - the options of the magic, by keyword
@@ -94,6 +95,7 @@ def rewrite_with(
         return rewrite_plan(plan(parsed, options.plan), options.step)
     from accum_magic.follow import follow
     from accum_magic.namespace import describe
+    from accum_magic.training_calls import TrainingCalls, is_changed
 
     lookup = describe(namespace)
     following = follow(parsed, namespace)
@@ -104,10 +106,16 @@ def rewrite_with(
     refuse.unknown_batch_names(options.plan.named, used)
     some_train = bool(parsed.backwards) or any(trains(f.parsed.tree) for f in followed)
     callers = _widened(parsed, following.visited, options, some_train=some_train)
-    functions = [f for one in followed if (f := _followed(one, options, name_of_file, some_train=some_train))]
-    functions += [_function(one, Plan(one.parsed, options.plan, ()), options, name_of_file) for one in callers]
+    plans = [(one, p) for one in followed if (p := _planned(one, options, name_of_file, some_train=some_train))]
+    calls = TrainingCalls(following, [one for one, _ in plans])
+    plans += [(one, Plan(one.parsed, options.plan, ())) for one in callers]
+    functions = [_function(one, p, options, name_of_file, calls) for one, p in plans]
+    changed = {id(one) for one, _ in plans}
+    for one in (one for one in calls.callers if id(one) not in changed):
+        function = _function(one, Plan(one.parsed, options.plan, ()), options, name_of_file, calls)
+        functions += [function] if is_changed(function) else []
     planned = plan(parsed, options.plan, lookup) if parsed.backwards else Plan(parsed, options.plan, ())
-    return replace(rewrite_plan(planned, options.step), functions=tuple(functions))
+    return replace(rewrite_plan(planned, options.step, calls.paths(None)), functions=tuple(functions))
 
 
 def _widened(parsed: ParsedCell, visited: Sequence[Followed], options: Options, *, some_train: bool) -> list[Followed]:
@@ -120,10 +128,8 @@ def _widened(parsed: ParsedCell, visited: Sequence[Followed], options: Options, 
     return Windows(parsed, visited, n, options.plan).widen(some_train=some_train)
 
 
-def _followed(
-    one: Followed, options: Options, name_of_file: Callable[[str], str], *, some_train: bool
-) -> FunctionRewrite | None:
-    """Rewrite a function that a cell calls.
+def _planned(one: Followed, options: Options, name_of_file: Callable[[str], str], *, some_train: bool) -> Plan | None:
+    """Plan the rewrite of a function that a cell calls.
 
     None for one that only back-propagates, such as a saliency map's, where something else trains.
     """
@@ -131,16 +137,17 @@ def _followed(
 
     try:
         asked = options.plan.within(refuse.names_used(one.parsed))
-        planned = plan(one.parsed, asked, describe(one.names))
+        return plan(one.parsed, asked, describe(one.names))
     except Refusal as refusal:
         if some_train and not trains(one.parsed.tree):
             return None
         where = name_of_file(one.function.__code__.co_filename)
         message = f"{one.called_in} calls `{one.function.__qualname__}` ({where}), and there {refusal}"
         raise Refusal(message) from None
-    return _function(one, planned, options, name_of_file)
 
 
-def _function(one: Followed, planned: Plan, options: Options, name_of_file: Callable[[str], str]) -> FunctionRewrite:
+def _function(
+    one: Followed, planned: Plan, options: Options, name_of_file: Callable[[str], str], calls: TrainingCalls
+) -> FunctionRewrite:
     where = name_of_file(one.function.__code__.co_filename)
-    return FunctionRewrite(one.function, where, one.called_in, rewrite_plan(planned, options.step))
+    return FunctionRewrite(one.function, where, one.called_in, rewrite_plan(planned, options.step, calls.paths(one)))

@@ -33,10 +33,20 @@ class Followed:
 
 
 @dataclass(frozen=True, slots=True)
+class Call:
+    """A function that a text names, also where it does so for the second time."""
+
+    caller: Followed | None  # None: the cell
+    path: str
+    callee: Followed
+
+
+@dataclass(frozen=True, slots=True)
 class Following:
     """Where the calls of a cell lead."""
 
     visited: tuple[Followed, ...]  # all functions of the user's, in the order they are met
+    calls: tuple[Call, ...]
     unreadable: str | None  # why one that trains cannot be read
 
     @property
@@ -47,27 +57,32 @@ class Following:
 
 def follow(parsed: ParsedCell, namespace: Mapping[str, Any]) -> Following:
     """Follow the calls of a cell through the functions that it finds in a namespace."""
-    visited: list[Followed] = []
+    found: list[Call] = []
     unreadable: list[str] = []
-    seen: set[CodeType] = set()
+    seen: dict[CodeType, Followed | None] = {}
     texts: deque[tuple[Scope, Followed | None]] = deque([(Scope(parsed.tree, namespace), None)])
     while texts and len(seen) < _MOST_FUNCTIONS:
         scope, text = texts.popleft()
         for mention, function, owner in _called(scope):
-            if function.__code__ in seen:
+            code = function.__code__
+            if code in seen:
+                known = seen[code]
+                found += [] if known is None else [Call(text, mention.path, known)]
                 continue
-            seen.add(function.__code__)
+            seen[code] = None
             within = "" if text is None else f" of `{text.function.__qualname__}`"
             source, called_in = source_of(function), f"line {mention.line}{within}"
             if isinstance(source, ParsedCell):
                 names = {**function.__globals__, **_closed_over(function)}
                 one = Followed(function, source, names, called_in, mention.path, text)
-                visited.append(one)
+                seen[code] = one
+                found.append(Call(text, mention.path, one))
                 given = scope.arguments(mention, _parameters(function, is_method=owner is not MISSING))
                 texts.append((Scope(source.tree, names, owner, given), one))
             elif source is not None:
                 unreadable.append(f"{called_in}: `{mention.path}` trains, but {source}")
-    return Following(tuple(visited), next(iter(unreadable), None))
+    visited = tuple(one for one in seen.values() if one is not None)
+    return Following(visited, tuple(found), next(iter(unreadable), None))
 
 
 def _called(scope: Scope) -> Iterator[tuple[Mention, FunctionType, Any]]:

@@ -56,7 +56,7 @@ class Session:
         self._bound = ExitStack()
         self._bound.enter_context(bound(self._rewritten.functions))
         self._run: Run = begin(total_steps)
-        for function in self._rewritten.functions:
+        for function in (f for f in self._rewritten.functions if f.has_step):
             self._run.note(f"`{function.name}` ({function.where}) ran in micro-batches, rewritten for this cell")
         self._safely(self._show)
         return self

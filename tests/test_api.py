@@ -221,6 +221,7 @@ def test_every_error_is_an_accumulate_error():
         "BatchError",
         "BudgetError",
         "BudgetExceededError",
+        "ControlError",
         "OptimizerStepError",
         "OptionError",
         "Refusal",

@@ -18,11 +18,12 @@ _BACKWARD = "per micro-batch"
 def explain(rewritten: Rewrite) -> str:
     """Return the cell's lines, marked; the batch names; the losses; and what is not certain yet.
 
-    The functions that train for the cell come first, each with the line that calls it.
+    The functions with a step for the cell come first, each with the line that calls it.
     """
     functions = [
         f"`{f.name}` ({f.where}), called in {f.called_in}:\n{_explained(f.rewrite.plan, f.rewrite.tree.body[-1])}"
         for f in rewritten.functions
+        if f.has_step
     ]
     return "\n".join([*functions, _explained(rewritten.plan)])
 
@@ -34,7 +35,7 @@ MarkedLine = tuple[int | None, str, str]
 def marked_lines(rewritten: Rewrite) -> list[MarkedLine]:
     """Return the lines of the cell, and those of the functions that train for it above them, each with when it runs."""
     rows: list[MarkedLine] = []
-    for function in rewritten.functions:
+    for function in (f for f in rewritten.functions if f.has_step):
         rows.append((None, "", f"`{function.name}` ({function.where}), called in {function.called_in}:"))
         rows += _marked(function.rewrite.plan, function.rewrite.tree.body[-1])
     return [*rows, (None, "", "the cell:"), *_marked(rewritten.plan)] if rows else _marked(rewritten.plan)

@@ -34,8 +34,9 @@ class FreshNames:
 
 def engine_name(tree: ast.AST) -> str:
     """Return the name under which a rewritten text knows the engine."""
-    binds = any(isinstance(n, ast.Name) and n.id == ENGINE and isinstance(n.ctx, ast.Store) for n in nodes(tree))
-    return FreshNames(tree).make(ENGINE, free=not binds)
+    bound = {n.id for n in nodes(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    bound |= {n.arg for n in nodes(tree) if isinstance(n, ast.arg)}
+    return FreshNames(tree).make(ENGINE, free=ENGINE not in bound)
 
 
 class UndoBeforeJump(ast.NodeTransformer):

@@ -24,7 +24,7 @@ class Mention:
 def mentions(tree: ast.AST) -> list[Mention]:
     """Return what a text reads, in source order, each path once."""
     found: dict[tuple[str, bool], Mention] = {}
-    for mention in sorted(_walk(tree), key=lambda m: m.line):
+    for mention in sorted(read_by(tree), key=lambda m: m.line):
         found.setdefault((mention.path, mention.is_made), mention)
     return list(found.values())
 
@@ -41,7 +41,8 @@ def made_by(tree: ast.AST) -> dict[str, str]:
     return made
 
 
-def _walk(node: ast.AST) -> Iterator[Mention]:
+def read_by(node: ast.AST) -> Iterator[Mention]:
+    """Yield each path that a node reads, as often as it does."""
     if isinstance(node, ast.expr):
         path = path_of(node)
         if path is not None:
@@ -53,7 +54,7 @@ def _walk(node: ast.AST) -> Iterator[Mention]:
         case ast.Call(func=func, args=[ast.Constant(), *rest]) if last_name(func) in _RUNS_CODE:
             yield from (m for argument in rest for m in _inside_text(argument, node.lineno))
     for child in ast.iter_child_nodes(node):
-        yield from _walk(child)
+        yield from read_by(child)
 
 
 def _inside_text(node: ast.expr, line: int) -> Iterator[Mention]:
@@ -64,4 +65,4 @@ def _inside_text(node: ast.expr, line: int) -> Iterator[Mention]:
         tree = ast.parse(node.value)
     except SyntaxError:
         return  # the arguments of another magic
-    yield from (Mention(m.path, line, m.is_made) for m in _walk(tree))
+    yield from (Mention(m.path, line, m.is_made) for m in read_by(tree))

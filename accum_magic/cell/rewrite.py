@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import FunctionType
 
@@ -12,6 +12,7 @@ from accum_magic.cell.made import ENGINE, FreshNames, Node, engine_name, placed_
 from accum_magic.cell.parse import is_function
 from accum_magic.cell.planned import Plan
 from accum_magic.cell.recognise import nodes
+from accum_magic.cell.stops import with_stops
 from accum_magic.cell.write_step import StepOptions, StepWriter
 
 
@@ -47,6 +48,11 @@ class FunctionRewrite:
     def name(self) -> str:
         """Its name, that of its class before it: `Trainer.fit`."""
         return self.function.__qualname__.rpartition("<locals>.")[2]
+
+    @property
+    def has_step(self) -> bool:
+        """Whether it runs in micro-batches itself, and is not rewritten only to agree with those that do."""
+        return bool(self.rewrite.plan.steps)
 
     @property
     def source(self) -> str:
@@ -86,14 +92,19 @@ class _OutsideOfClass(ast.NodeTransformer):
         return node
 
 
-def rewrite_plan(plan: Plan, options: StepOptions) -> Rewrite:
-    """Write a plan out as code."""
+def rewrite_plan(plan: Plan, options: StepOptions, trains: Mapping[str, bool] | None = None) -> Rewrite:
+    """Write a plan out as code.
+
+    `trains` holds the paths of other texts' functions that train, each with whether it is a generator: the loops
+    around their calls can be stopped like those around a step.
+    """
     original = plan.parsed.tree
     names = FreshNames(original)
     module = engine_name(original)
     names.used.add(module)
     rebuild = _Rebuild(plan, options, module, names)
     tree = ast.Module(body=rebuild.statements(original.body), type_ignores=[])
+    tree = with_stops(tree, module, trains or {})
     _import_where_read(tree, module, frozenset(rebuild.generated))
     ast.fix_missing_locations(tree)
     return Rewrite(plan, tree, tuple(dict.fromkeys([module, *rebuild.generated, *plan.parsed.named])))

@@ -6,12 +6,13 @@ of a loop's body, where the rewritten cell asks `stopped`.
 
 from __future__ import annotations
 
-import sys
+import dis
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import CodeType, FrameType
+from itertools import pairwise
+from types import FrameType
 from typing import Literal
 
 from accum_magic.errors import ControlError
@@ -59,7 +60,7 @@ class Control:
         """Takes in messages that wait for the thread that trains; it is told whether that stands between updates."""
         self.has_stopped = False
         self._asked: deque[Command] = deque()
-        self._enclosing: dict[tuple[int, CodeType], int] = {}
+        self._to_end: dict[FrameType, set[int]] = {}  # loops that a stop has still to end, by their first lines
 
     @property
     def state(self) -> State:
@@ -89,30 +90,30 @@ class Control:
             time.sleep(_LOOKED_AT_EVERY_S)
             self._take()
 
-    def stopped(self, depth: int, caller: FrameType | None) -> bool:
-        """Tell whether the loop at a depth of its function, 0 for the outermost, has to end now.
+    def stopped(self, caller: FrameType) -> bool:
+        """Tell whether the loop that asks has to end now.
 
-        A stop ends each loop around the update, once: those in the functions that were running then. A loop that comes
-        behind them, or in another call, is the code behind the loops, and runs.
+        A stop ends the loops that run when the first of them asks, in all functions on the way to there. A loop that
+        comes behind them, or in another call, is the code behind the loops, and runs.
         """
         self.boundary()
         if not self.is_stopping:
             return False
-        frames = list(_stack(caller))
-        if not self.has_stopped:
+        if not self._to_end:
             self.has_stopped = True
-            deepest = depth + 1
-            self._enclosing = {
-                (len(frames) - i, f.f_code): deepest if i == 0 else sys.maxsize for i, f in enumerate(frames)
-            }
-        here = len(frames), frames[0].f_code
-        if depth >= self._enclosing.get(here, 0):
+            self._to_end = {frame: lines for frame in _stack(caller) if (lines := _running_loops(frame))}
+        lines = self._to_end.get(caller, set())
+        if caller.f_lineno not in lines:
             return False
-        if depth:
-            self._enclosing[here] = depth
-        else:
-            del self._enclosing[here]
+        lines.remove(caller.f_lineno)
+        if not lines:
+            del self._to_end[caller]
+        self.is_stopping = bool(self._to_end)
         return True
+
+    def forget(self) -> None:
+        """Let go of the user's functions."""
+        self._to_end.clear()
 
     def _take(self) -> None:
         if self.listen is not None:
@@ -126,8 +127,24 @@ class Control:
                     self.is_paused = False
                 case "stop":
                     self.is_stopping, self.is_paused = True, False
+                    self._to_end.clear()
                 case "n":
                     self.n = command.value
+
+
+def _running_loops(frame: FrameType) -> set[int]:
+    """Return the first lines of the loops that a function is in just now, as far as they can be stopped.
+
+    In `accum_magic.stopped()` of a rewritten loop, the name `accum_magic` stands at the lines of the whole loop.
+    """
+    if "stopped" not in frame.f_code.co_names:
+        return set()
+    now, found = frame.f_lineno, set()
+    for name, attribute in pairwise(dis.get_instructions(frame.f_code)):
+        lines = name.positions if attribute.argval == "stopped" else None
+        if lines is not None and lines.lineno is not None and lines.lineno <= now <= (lines.end_lineno or now):
+            found.add(lines.lineno)
+    return found
 
 
 def _stack(frame: FrameType | None) -> Iterator[FrameType]:

@@ -70,6 +70,7 @@ class Run:
         self.is_in_step = False
         self.is_measured = False  # what the verdict rests on
         self._n_told: int | None = None
+        self.stopped_after: int | None = None  # steps, when the user's stop ended the first loop
         self.rescues = 0
         self.activation_bytes: float | None = None
         self.plain_activation_bytes: float | None = None
@@ -179,6 +180,7 @@ class Run:
                 what = "1 micro-batch" if one else f"{self.rescues:,} micro-batches"
                 self.note(f"{what} ran out of memory, and ran again in smaller pieces")
             self.sites.clear()  # they know the user's modules
+            self.control.forget()
             estimate = self.noise.estimate()
             if isinstance(estimate, NoiseScale):
                 self.emit(NoiseEstimated(estimate.samples, estimate.error))
@@ -230,7 +232,7 @@ class Run:
             self.samples / elapsed if elapsed else 0.0, self.activation_bytes, self.plain_activation_bytes,
             tuple(float(v) for v in self.losses), tuple(self.events), noise[0], noise[1],
             budget_bytes=self.budget.bytes,
-            stopped_after=self.steps if self.control.has_stopped else None, total_steps=self.total_steps,
+            stopped_after=self.stopped_after, total_steps=self.total_steps,
             scheduler_steps=self.scheduler_steps.count,
             footprint=self.footprint or self.memory.footprint(peak, self.activation_bytes),
         )  # fmt: skip
@@ -295,15 +297,15 @@ def running() -> Run | None:
     return run if run is not None and run.is_shown else None
 
 
-def stopped(depth: int = 0) -> bool:
-    """Tell whether the user has stopped the run; the rewritten cell asks at the end of the loops around a step.
-
-    Args:
-        depth: Of the loop in its function, 0 for the outermost.
-
-    """
+def stopped() -> bool:
+    """Tell whether the user has stopped the run; the rewritten cell asks at the end of the loops around a step."""
+    __tracebackhide__ = True
     run = _Runs.current
-    return run is not None and run.control.stopped(depth, sys._getframe(1))
+    if run is None or not run.control.stopped(sys._getframe(1)):
+        return False
+    if run.stopped_after is None:
+        run.stopped_after = run.steps
+    return True
 
 
 def _guard_optimizer_step(optimizer: Optimizer, *_: object) -> None:
