@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from typing import TypeAlias
 
 Points: TypeAlias = Sequence[tuple[float, float]]
@@ -21,6 +22,7 @@ _MARGIN = 14
 _LEFT, _RIGHT = 54, _WIDTH - _MARGIN  # of the plots
 _MEMORY_HEIGHT, _LOSS_HEIGHT = 96, 56
 _IN_SCALE = 2.0  # a line that lies further above the curve would flatten it, and is named at the top instead
+_LABEL_HEIGHT = 12
 _LARGEST = 1e100  # of a number that can still be drawn
 _CURVE, _BUDGET, _PLAIN = "#1976d2", "#d32f2f", "#212121"  # as in the panel, in JupyterLab's light theme
 _PARTS = {
@@ -43,6 +45,8 @@ class Figures:
 
     memory: Points
     losses: Points
+    loss: str = ""
+    """The first and the last loss."""
     peak_bytes: float | None = None
     limit_bytes: float | None = None
     plain_bytes: float | None = None
@@ -59,16 +63,6 @@ def mebibytes(count: float) -> str:
     if 0 < size < 0.05:  # noqa: PLR2004 - what would be rounded to nothing
         return "<0.1 MiB"
     return f"{size:,.0f} MiB" if size >= 9.95 or not size else f"{size:.1f} MiB"  # noqa: PLR2004 - two digits in any case
-
-
-def from_to(values: Sequence[float]) -> str:
-    """Return the first and the last value.
-
-    >>> from_to([2.3, 1.1, 0.41234]), from_to([2.3])
-    ('2.3 → 0.4123', '2.3')
-    """
-    first, last = (f"{value:.4g}" for value in (values[0], values[-1]))
-    return first if len(values) == 1 else f"{first} → {last}"
 
 
 def drawable(points: Points) -> list[tuple[float, float]]:
@@ -95,19 +89,16 @@ def decimated(points: Points, most: int = MOST_POINTS) -> list[tuple[float, floa
 
 
 def result_svg(figures: Figures) -> str | None:
-    """Return the image, None where nothing is known that could be drawn. All text in it is our own."""
+    """Return the image, None where nothing is known that could be drawn."""
     memory = decimated([point for point in drawable(figures.memory) if point[1] >= 0])
     losses = decimated(drawable(figures.losses))
-    steps = [step for step, _ in (*memory, *losses)]
     parts = {name: figures.footprint.get(name) or 0 for name in _PARTS}
     body: list[str] = []
     height = 8
     if memory:
-        height = _extend(body, _memory_plot(memory, figures, _Axis.over(steps), height), height + 46 + _MEMORY_HEIGHT)
+        height = _extend(body, _memory_plot(memory, figures, height), height + 60 + _MEMORY_HEIGHT)
     if losses:
-        height = _extend(body, _loss_plot(losses, _Axis.over(steps), height), height + 40 + _LOSS_HEIGHT)
-    if steps:
-        height = _extend(body, _step_labels(steps, height), height + 16)
+        height = _extend(body, _loss_plot(losses, figures.loss, height), height + 56 + _LOSS_HEIGHT)
     if any(parts.values()):
         legend_rows = (sum(1 for size in parts.values() if size) + 1) // 2
         height = _extend(body, _footprint_bar(parts, height), height + 40 + 17 * legend_rows)
@@ -138,34 +129,33 @@ class _Axis:
     start: float = _LEFT
     end: float = _RIGHT
 
-    @classmethod
-    def over(cls, values: Sequence[float]) -> _Axis:
-        return cls(min(values), max(values))
-
     def __call__(self, value: float) -> float:
         if self.high == self.low:
             return (self.start + self.end) / 2
         return self.start + (self.end - self.start) * (value - self.low) / (self.high - self.low)
 
 
-def _memory_plot(points: Points, figures: Figures, x: _Axis, top: int) -> Iterator[str]:
+def _memory_plot(points: Points, figures: Figures, top: int) -> Iterator[str]:
+    """Points are taken by time, many in a long step: they stand side by side in their order."""
     highest = max(value for _, value in points)
-    lines = [
-        _Line("plain cell about", figures.plain_bytes, _PLAIN, "4 3", "start"),
-        _Line("budget", figures.limit_bytes, _BUDGET, "none", "end"),
-    ]
-    known = [line for line in lines if line.size]
-    ceiling = max([highest, *(line.mebibytes for line in known if line.is_near(highest))]) or 1.0
+    plain = _Line("plain cell about", figures.plain_bytes or 0.0, _PLAIN, "4 3", "start")
+    budget = _Line("budget", figures.limit_bytes or 0.0, _BUDGET, "none", "end")
+    known = [line for line in (plain, budget) if line.size]
+    near = [line.mebibytes for line in known if line.is_near(highest)]
+    ceiling = max([highest, *near]) or 1.0
+    x = _Axis(0, len(points) - 1)
     y = _Axis(0.0, ceiling * 1.08, top + 38 + _MEMORY_HEIGHT, top + 38)
-    peak = "" if figures.peak_bytes is None else f"peak {mebibytes(figures.peak_bytes)}"
     yield _text(_MARGIN, top + 14, "Memory", "title")
-    yield _text(_RIGHT, top + 14, peak, anchor="end")
+    if figures.peak_bytes is not None:
+        yield _text(_RIGHT, top + 14, f"peak {mebibytes(figures.peak_bytes)}", anchor="end")
     yield from _grid(y, _ticks(0.0, ceiling), "{:,.10g}")
-    path = _path(points, x, y)
-    yield f'<path d="{path}V{y(0):.1f}H{x(points[0][0]):.1f}Z" fill="{_CURVE}" fill-opacity=".14"/>'
-    yield _curve(path, points, _CURVE, x, y)
+    ordered = [(index, value) for index, (_, value) in enumerate(points)]
+    path = _path(ordered, x, y)
+    yield f'<path d="{path}V{y(0):.1f}H{x(0):.1f}Z" fill="{_CURVE}" fill-opacity=".14"/>'
+    yield _curve(path, ordered, x, y)
     for line in known:
-        yield from line.across(y) if line.is_near(highest) else line.named(top + 32)
+        yield from line.across(y, near) if line.is_near(highest) else line.named(top + 32)
+    yield from _step_labels(points, top + 38 + _MEMORY_HEIGHT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,59 +163,57 @@ class _Line:
     """A level that the memory curve is held against, with its label at one end."""
 
     name: str
-    size: float | None
+    size: float
     color: str
     dashes: str
     anchor: str
 
     @property
     def mebibytes(self) -> float:
-        return (self.size or 0.0) / MIB
+        return self.size / MIB
 
     @property
-    def label(self) -> str:
-        return f"{self.name} {mebibytes(self.size or 0.0)}"
-
-    def is_near(self, highest: float) -> bool:
-        return self.mebibytes <= _IN_SCALE * highest
-
-    def across(self, y: _Axis) -> Iterator[str]:
-        place = y(self.mebibytes)
-        yield self._stroke(_LEFT, _RIGHT, place)
-        yield _text(self._end, place - 4, self.label, "on", self.anchor)
-
-    def named(self, place: int) -> Iterator[str]:
-        """The label alone, for a level above the chart."""
-        yield _text(self._end, place, f"↑ {self.label}", anchor=self.anchor)
+    def _label(self) -> str:
+        return f"{self.name} {mebibytes(self.size)}"
 
     @property
     def _end(self) -> int:
         return _LEFT if self.anchor == "start" else _RIGHT
 
-    def _stroke(self, left: float, right: float, place: float) -> str:
-        return (
-            f'<path d="M{left} {place:.1f}H{right}" stroke="{self.color}" stroke-width="1.2" '
+    def is_near(self, highest: float) -> bool:
+        return self.mebibytes <= _IN_SCALE * highest
+
+    def across(self, y: _Axis, levels: Sequence[float]) -> Iterator[str]:
+        """The line with its label above it, or below where another line would strike it through."""
+        place = y(self.mebibytes)
+        is_crowded = any(0 < place - y(level) < _LABEL_HEIGHT for level in levels)
+        yield (
+            f'<path d="M{_LEFT} {place:.1f}H{_RIGHT}" stroke="{self.color}" stroke-width="1.2" '
             f'stroke-dasharray="{self.dashes}"/>'
         )
+        yield _text(self._end, place + (_LABEL_HEIGHT if is_crowded else -4), self._label, "on", self.anchor)
+
+    def named(self, place: int) -> Iterator[str]:
+        """The label alone, for a level above the chart."""
+        yield _text(self._end, place, f"↑ {self._label}", anchor=self.anchor)
 
 
-def _loss_plot(points: Points, x: _Axis, top: int) -> Iterator[str]:
-    values = [value for _, value in points]
-    low, high = min(values), max(values)
-    y = _Axis(low, high, top + 30 + _LOSS_HEIGHT, top + 30)
+def _loss_plot(points: Points, told: str, top: int) -> Iterator[str]:
+    low, high = (choose(value for _, value in points) for choose in (min, max))
+    x = _Axis(points[0][0], points[-1][0])
+    y = _Axis(low, high, top + 28 + _LOSS_HEIGHT, top + 28)
     yield _text(_MARGIN, top + 14, "Loss", "title")
-    yield _text(_RIGHT, top + 14, from_to(values), anchor="end")
+    yield _text(_RIGHT, top + 14, told, anchor="end")
     yield from _grid(y, _ticks(low, high), "{:.4g}")
-    yield _curve(_path(points, x, y), points, _CURVE, x, y)
+    yield _curve(_path(points, x, y), points, x, y)
+    yield from _step_labels(points, top + 34 + _LOSS_HEIGHT)
 
 
-def _step_labels(steps: Sequence[float], top: int) -> Iterator[str]:
-    first, last = min(steps), max(steps)
-    if first == last:
-        yield _text((_LEFT + _RIGHT) / 2, top + 10, f"step {first:,.0f}", anchor="middle")
-        return
-    yield _text(_LEFT, top + 10, f"step {first:,.0f}")
-    yield _text(_RIGHT, top + 10, f"{last:,.0f}", anchor="end")
+def _step_labels(points: Points, top: int) -> Iterator[str]:
+    first, last = points[0][0], points[-1][0]
+    yield _text(_LEFT, top + 14, f"step {first:,.0f}")
+    if last != first:
+        yield _text(_RIGHT, top + 14, f"{last:,.0f}", anchor="end")
 
 
 def _footprint_bar(parts: Mapping[str, float], top: int) -> Iterator[str]:
@@ -271,13 +259,13 @@ def _path(points: Points, x: _Axis, y: _Axis) -> str:
     return "M" + "L".join(f"{x(step):.1f} {y(value):.1f}" for step, value in points)
 
 
-def _curve(path: str, points: Points, color: str, x: _Axis, y: _Axis) -> str:
+def _curve(path: str, points: Points, x: _Axis, y: _Axis) -> str:
     if len(points) == 1:
         (step, value), *_ = points
-        return f'<circle cx="{x(step):.1f}" cy="{y(value):.1f}" r="3" fill="{color}"/>'
-    return f'<path d="{path}" fill="none" stroke="{color}" stroke-width="1.6" stroke-linejoin="round"/>'
+        return f'<circle cx="{x(step):.1f}" cy="{y(value):.1f}" r="3" fill="{_CURVE}"/>'
+    return f'<path d="{path}" fill="none" stroke="{_CURVE}" stroke-width="1.6" stroke-linejoin="round"/>'
 
 
 def _text(x: float, y: float, text: str, style: str = "", anchor: str = "start") -> str:
     kind = f' class="{style}"' if style else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{kind}>{text.replace("<", "&lt;")}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{kind}>{escape(text)}</text>'

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from accum_magic.view.chart import Figures, Points, drawable, from_to, mebibytes, result_svg
+from accum_magic.view.chart import Figures, Points, drawable, mebibytes, result_svg
 from accum_magic.view.text import clock
 
 # The characters of one part, and the bytes of all of a kind: with the image, 30 KB.
-_LONGEST_VALUE, _LONGEST_REMARK, _LONGEST_LINE = 120, 400, 200
+_LONGEST_VALUE, _LONGEST_REMARK, _LONGEST_LINE = 120, 600, 200
 _MOST_REMARK_BYTES, _MOST_LINE_BYTES = 4_000, 7_000
 _MARK_COLUMN = 60  # the marks stand behind the code, so that on a narrow page only they are wrapped
 _MINUTE_S = 60
@@ -56,6 +56,7 @@ def _image(state: Mapping[str, Any], memory: Points, losses: Points) -> Iterator
     figures = Figures(
         memory,
         losses,
+        _loss(state, losses),
         state.get("peak_bytes"),
         state.get("limit_bytes"),
         state.get("plain_bytes"),
@@ -70,9 +71,8 @@ def _image(state: Mapping[str, Any], memory: Points, losses: Points) -> Iterator
 def _alt(state: Mapping[str, Any], figures: Figures) -> str:
     """Say in words what the chart shows."""
     told = [f"{name.lower()} {size}" for name, size in _memory(state)]
-    loss = _loss(state, figures.losses)
-    if loss:
-        told.append(f"loss {loss}")
+    if figures.loss:
+        told.append(f"loss {figures.loss}")
     parts = [f"{name.replace('_', ' ')} {mebibytes(size)}" for name, size in figures.footprint.items() if size]
     if parts:
         told.append(f"the peak holds {', '.join(parts)}")
@@ -136,14 +136,11 @@ def _samples(state: Mapping[str, Any]) -> str:
 
 
 def _loss(state: Mapping[str, Any], losses: Points) -> str:
-    """Return the first and the last loss."""
-    numbers = drawable(losses)
-    last = state.get("loss_text") or (f"{state['loss']:.4g}" if state.get("loss") is not None else "")
-    if not numbers:
-        return last
-    if len(losses) == 1:
-        return last or from_to([numbers[0][1]])
-    return f"{from_to([numbers[0][1]])} → {last or from_to([numbers[-1][1]])}"
+    """Return the first and the last loss; the last one may be no number, and is then in no curve."""
+    numbers = [f"{loss:.4g}" for _, loss in drawable(losses)]
+    last = state.get("loss_text") or ("" if state.get("loss") is None else f"{state['loss']:.4g}")
+    told = [*numbers[:1], last or (numbers or [""])[-1]]
+    return told[-1] if len(numbers) < 2 and told[0] == told[-1] else " → ".join(told)  # noqa: PLR2004 - from one to another
 
 
 def _memory(state: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

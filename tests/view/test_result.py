@@ -229,6 +229,8 @@ def test_a_row(changes, row, value):
 def test_the_loss_of_one_step_and_of_none():
     assert seen(losses=LOSSES[:1], loss=2.25).table["Loss"] == "2.25"
     assert seen(losses=[], loss=None).table.get("Loss") is None
+    assert seen(losses=LOSSES[:1], loss=None, loss_text="nan").table["Loss"] == "2.25 → nan"
+    assert seen(losses=[], loss=None, loss_text="nan").table["Loss"] == "nan"
 
 
 def test_the_alt_text_says_what_the_image_shows():
@@ -243,15 +245,32 @@ def test_the_image_shows_both_curves_the_levels_and_the_bar():
     svg = seen().svg
     memory, loss = curves(svg)
     assert len(memory) == len(loss) == 3
-    assert [x for x, _ in memory] == [x for x, _ in loss], "the charts stand below each other, with one axis"
     assert memory[1][1] < memory[2][1] < memory[0][1], "more memory is higher up"
     assert loss[0][1] < loss[1][1] < loss[2][1]
     assert levels(svg)["4 3"] < levels(svg)["none"] < min(y for _, y in memory), "plain cell, budget, memory"
-    for text in ("peak 824 MiB", "plain cell about 1,500 MiB", "budget 1,024 MiB", "2.25 → 0.4123", "step 1", "3"):
+    for text in ("peak 824 MiB", "plain cell about 1,500 MiB", "budget 1,024 MiB", "2.25 → 0.4123"):
         assert text in texts(svg)
     assert [text for text in texts(svg) if text.startswith(("para", "grad", "opti", "acti", "other"))] == [
         "parameters 96 MiB", "gradients 95 MiB", "optimizer state 192 MiB", "activations 211 MiB", "other 230 MiB",
     ]  # fmt: skip
+
+
+def test_each_curve_has_its_own_steps():
+    memory = [(900.0, 640.0), (900.0, 800.0), (900.0, 760.0), (990.0, 760.0)]
+    svg = seen(memory=memory, losses=[(1.0, 2.0), (251.0, 1.0), (1001.0, 0.5)]).svg
+    ends = [text for text in texts(svg) if text.startswith("step ") or text in ("990", "1,001")]
+    assert ends == ["step 900", "990", "step 1", "1,001"], "memory is of the last minute, the loss of the whole run"
+    (start, *between, end), loss = ([x for x, _ in curve] for curve in curves(svg))
+    third = (end - start) / 3
+    assert between == pytest.approx([start + third, start + 2 * third], abs=0.1), "side by side within a step"
+    assert loss[1] == pytest.approx(start + (end - start) / 4, abs=0.1), "by step"
+
+
+def test_a_label_is_not_struck_through_by_the_other_line():
+    svg = seen(plain_bytes=1040 * MIB).svg
+    plain, budget = levels(svg)["4 3"], levels(svg)["none"]
+    places = {e.text: float(e.get("y")) for e in svg.iter(f"{SVG}text")}
+    assert places["plain cell about 1,040 MiB"] < plain < budget < places["budget 1,024 MiB"] - 8
 
 
 def test_the_bar_is_divided_as_the_memory_is():
@@ -293,7 +312,7 @@ def test_the_image_of_a_run_of_which_less_is_known(memory, losses):
     st.floats(0, 1e15),
 )
 def test_any_numbers_can_be_drawn(memory, losses, limit, plain):
-    text = result_svg(Figures(memory, losses, 1.0, limit, plain, {"other": 1.0}))
+    text = result_svg(Figures(memory, sorted(losses), "0.1", 1.0, limit, plain, {"other": 1.0}))
     svg = ET.fromstring(text)  # noqa: S314 - our own
     width, height = (float(svg.get(name)) for name in ("width", "height"))
     for curve in curves(svg):
@@ -346,6 +365,7 @@ def test_names_code_and_messages_are_never_html():
     assert page.table["Loss"] == f"2.25 → {EVIL}"
     assert page.pre == f"   1  {EVIL}  {EVIL}\n{EVIL}"
     assert f"loss 2.25 → {EVIL}" in page.image["alt"]
+    assert f"2.25 → {EVIL}" in texts(page.svg)
 
 
 def test_no_style_no_script_no_inline_svg_no_event():
