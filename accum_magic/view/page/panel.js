@@ -60,27 +60,26 @@ function fourDigits(number) {
 
 // --- curves ---
 
-/** The two curves of a message: [number of memory pairs, number of loss pairs, then the pairs]. */
+/** The two curves of a message: the number of points of each, then their (step, MiB) and (step, loss). */
 function curvesIn(buffers) {
   const view = buffers?.[0];
   if (!view || view.byteLength < 8) return null;
   // a copy: the view may start at an offset that no Float32Array takes
   const bytes = new Uint8Array(view.buffer ?? view, view.byteOffset ?? 0, view.byteLength).slice();
-  const floats = new Float32Array(bytes.buffer, 0, bytes.byteLength >> 2);
-  const pairs = (start, count) =>
-    Array.from({ length: count }, (_, i) => [floats[start + 2 * i], floats[start + 2 * i + 1]]).filter(
-      ([x, y]) => isNumber(x) && isNumber(y),
-    );
-  return { memory: pairs(2, floats[0]).map(([step, mib]) => [step, mib * MEBIBYTE]), loss: pairs(2 + 2 * floats[0], floats[1]) };
+  const [memories, losses, ...numbers] = new Float32Array(bytes.buffer, 0, bytes.byteLength >> 2);
+  const points = Array.from({ length: memories + losses }, (_, i) => [numbers[2 * i], numbers[2 * i + 1]]);
+  return {
+    memory: points.slice(0, memories).map(([step, mebibytes]) => [step, mebibytes * MEBIBYTE]),
+    loss: points.slice(memories),
+  };
 }
 
-/** The curve as an SVG path in a box of 100 x 100, and the area below it. */
+/** The curve as an SVG path in a box of 100 x 100, and the area below it; a long step has many points of memory. */
 function paths(points, bottom, top) {
   if (!points.length) return { line: "", area: "" };
-  const [first, last] = [points[0][0], points.at(-1)[0]];
-  const x = (step) => (last > first ? (100 * (step - first)) / (last - first) : 100);
+  const x = (i) => (points.length > 1 ? (100 * i) / (points.length - 1) : 100);
   const y = (value) => 100 - (100 * (value - bottom)) / (top - bottom || 1);
-  const at = points.map(([step, value]) => `${x(step).toFixed(2)} ${y(value).toFixed(2)}`);
+  const at = points.map(([, value], i) => `${x(i).toFixed(2)} ${y(value).toFixed(2)}`);
   const line = points.length > 1 ? `M${at.join("L")}` : `M0 ${at[0].split(" ")[1]}H100`;
   return { line, area: `${line}V100H0Z` };
 }
@@ -146,8 +145,9 @@ function memoryPart() {
   const draw = (state, points) => {
     const top = topOf(points, state);
     drawCurve(curve, points, 0, top);
-    say(from, points.length > 1 ? `step ${counted(points[0][0])}` : "");
-    say(to, points.length ? `step ${counted(points.at(-1)[0])}` : "");
+    const [first, last] = [points[0]?.[0], points.at(-1)?.[0]];
+    say(from, first < last ? `step ${counted(first)}` : "");
+    say(to, points.length ? `step ${counted(last)}` : "");
     say(now, `in use ${mebibytes(state.memory_bytes)}`);
     for (const each of levels) drawLevel(each, each.bytesOf(state), top);
   };
@@ -190,7 +190,7 @@ function stripPart() {
   const strip = h("div", { class: "am-strip", "aria-hidden": "true" });
   const draw = (state) => {
     const { micro_batch: running, micro_batches: all, rescues } = state;
-    const how = /^\d*$/.test(state.how ?? "") ? "" : ` (${state.how})`; // a plain N is told beside
+    const how = isNumber(state.n) || !state.how ? "" : ` (${state.how})`; // an N stands in the input
     say(label, all ? `Micro-batch ${counted(running)} of ${counted(all)}${how}` : `Micro-batches${how}`);
     say(rescued, rescues ? `${counted(rescues)} ran out of memory and ran again in smaller pieces` : "");
     drawStrip(strip, state);
