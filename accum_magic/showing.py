@@ -34,15 +34,20 @@ def view_of(arguments: Any, shell: object, run: Run, rewritten: Rewrite) -> View
         return None
     if arguments.panel == "live" and hasattr(shell, "kernel"):
         try:
-            return _panel(arguments, run, rewritten)
+            return _panel(arguments, shell, run, rewritten)
         except ImportError as error:
             run.note(f"the panel cannot show, a line of text stands for it: {error}")
     return TextView(line_for(shell), run.snapshot)
 
 
-def _panel(arguments: Any, run: Run, rewritten: Rewrite) -> Panel:
+def _panel(arguments: Any, shell: object, run: Run, rewritten: Rewrite) -> Panel:
     from accum_magic.engine.control import Command
     from accum_magic.view.panel import Panel, Source
+    from accum_magic.view.pump import pump_for
+
+    pump = pump_for(shell)
+    if pump is not None:
+        run.control.listen = pump.poll
 
     def ask(command: Any, value: int | None) -> None:
         run.control.ask(Command(command, value))

@@ -7,7 +7,6 @@ handed on, on whichever thread it comes. Facts and figures behind the design sta
 from __future__ import annotations
 
 import secrets
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from accum_magic.view.messages import Hello, Wish, read
 from accum_magic.view.publisher import Publisher
 from accum_magic.view.result import result_bundle
 from accum_magic.view.state import Snapshot, state_of
+from accum_magic.view.subshells import is_main_thread, reply_shims
 from accum_magic.view.text import counters_line
 from accum_magic.view.widget import PanelWidget, is_captured, mime_bundle
 
@@ -63,6 +63,7 @@ class Panel:
         self._run = secrets.token_hex(8)
         self._history = History()
         self._widget = PanelWidget()
+        reply_shims(self._widget.comm)
         self._pages: set[str] = set()
         self._answers: deque[dict[str, Any]] = deque(maxlen=_MOST_PENDING)
         self._reach = "update"
@@ -110,7 +111,7 @@ class Panel:
         if isinstance(message, Hello):
             if len(self._pages) < _MOST_PAGES:
                 self._pages.add(message.page)
-            self._reach = "update" if threading.current_thread() is threading.main_thread() else "immediate"
+            self._reach = "update" if is_main_thread() else "immediate"
             if self._final is not None:
                 self._welcome(self._final)
             else:
