@@ -32,8 +32,10 @@ UNSEEN = {
     "recognise.is_pure_test": "keeps a test as the user wrote it; without, its value gets a name, and the same runs",
     "write_step.StepWriter._can_be_asked_again": "the same",
     "write_step.StepWriter._is_unconditional": "spares outputs that are always bound a placeholder for `not bound`",
+    "rewrite.FunctionRewrite.has_step": "keeps functions that only call what trains out of what is told",
+    "training_loops._is_generator": "says which loops a stop ends (tests/engine/test_control.py)",
 }
-"""Rules on how the rewrite looks (tests/golden shows it), which no run can tell."""
+"""Rules on how the rewrite looks (tests/golden shows it), or on what a stop ends, which no run to the end can tell."""
 
 
 # ---------------------------------------------------------------- the rules

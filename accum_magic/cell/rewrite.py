@@ -104,8 +104,9 @@ def rewrite_plan(plan: Plan, options: StepOptions, trains: Mapping[str, bool] | 
     names.used.add(module)
     rebuild = _Rebuild(plan, options, module, names)
     tree = ast.Module(body=rebuild.statements(original.body), type_ignores=[])
-    tree = with_stops(tree, module, trains or {})
-    _import_where_read(tree, module, frozenset(rebuild.generated))
+    generated = frozenset(rebuild.generated)
+    tree = with_stops(tree, module, trains or {}, generated)
+    _import_where_read(tree, module, generated)
     ast.fix_missing_locations(tree)
     return Rewrite(plan, tree, tuple(dict.fromkeys([module, *rebuild.generated, *plan.parsed.named])))
 

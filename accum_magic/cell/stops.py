@@ -13,13 +13,14 @@ from accum_magic.cell.training_loops import Loop, training_loops
 _JUMPS = (ast.Break, ast.Continue, ast.Return, ast.Raise)
 
 
-def with_stops(tree: ast.Module, module: str, known: Mapping[str, bool]) -> ast.Module:
+def with_stops(tree: ast.Module, module: str, known: Mapping[str, bool], generated: frozenset[str]) -> ast.Module:
     """Ask `accum_magic.stopped()` at the end of each turn of the loops around an update; the tree is left as it is.
 
     A `break` there skips the loop's `else`, leaves its variables as the update has, and runs every `finally`.
-    `known` holds the paths of what trains in other texts, each with whether it is a generator.
+    `known` holds the paths of what trains in other texts, each with whether it is a generator; `generated` the names
+    of functions that are no user's.
     """
-    loops = training_loops(tree, {f"{module}.step": False, **known})
+    loops = training_loops(tree, f"{module}.step", known, generated)
     return _Writer(loops, module).rebuilt(tree, None) if loops else tree
 
 

@@ -16,16 +16,21 @@ Loop: TypeAlias = ast.For | ast.AsyncFor | ast.While
 _HAND_ON = frozenset({"partial", "compile"})  # what they return trains when it is called
 
 
-def training_loops(tree: ast.Module, known: Mapping[str, bool]) -> frozenset[Loop]:
+def training_loops(
+    tree: ast.Module, step: str, known: Mapping[str, bool], generated: frozenset[str]
+) -> frozenset[Loop]:
     """Return the loops whose body runs an update.
 
-    `known` holds the paths of what trains, each with whether it is a generator, which trains while it is iterated.
-    Functions and methods that the text defines itself are found here.
+    `step` is the path of the engine's; `known` holds the paths of what trains elsewhere, each with whether it is a
+    generator, which trains while it is iterated. Functions and methods that the text defines itself are found here;
+    `generated` are no user's.
     """
-    if not any(isinstance(n, Loop) for n in nodes(tree)):
+    inner = nodes(tree)
+    if not any(isinstance(n, Loop) for n in inner):
         return frozenset()
-    text = _Text(tree)
-    known = text.all_known(known)
+    defines = any(isinstance(n, Function | ast.ClassDef) and n.name not in generated for n in inner)
+    text = _Text(tree, step, has_calls=bool(known) or defines)
+    known = text.all_known({step: False, **known})
     found = [s for s in text.seen if s.path in known]
     inside = {loop for s in found for loop in s.where.loops}
     return frozenset(inside | {s.head for s in found if s.head is not None and known[s.path]})
@@ -51,7 +56,8 @@ class _Seen:
 class _Text:
     """What a text reads where, and what it binds anew to functions."""
 
-    def __init__(self, tree: ast.Module) -> None:
+    def __init__(self, tree: ast.Module, step: str, *, has_calls: bool) -> None:
+        self.step, self.has_calls = step, has_calls
         self.seen: list[_Seen] = []
         self.aliases: list[tuple[str, str, bool]] = []  # name, path, whether it is called
         self.functions: dict[str, Function] = {}
@@ -103,6 +109,9 @@ class _Text:
             case ast.expr():
                 self._read(node, where)
                 return
+            case ast.Expr(value=ast.Call(func=func)) | ast.Assign(value=ast.Call(func=func)) if self._is_step(func):
+                self.seen.append(_Seen(self.step, where, None))
+                return
             case ast.ClassDef():
                 self._visit_class(node, where)
                 return
@@ -130,7 +139,12 @@ class _Text:
                 inner = replace(where, kind=node.name, itself=arguments[0].arg if arguments else "")
             self._visit(child, inner)
 
+    def _is_step(self, callee: ast.expr) -> bool:
+        return isinstance(callee, ast.Attribute) and path_of(callee) == self.step
+
     def _read(self, node: ast.expr, where: _Where, head: ast.For | ast.AsyncFor | None = None) -> None:
+        if not self.has_calls:
+            return
         paths = [m.path for m in read_by(node)]
         for path in paths:
             first, dot, rest = path.partition(".")
