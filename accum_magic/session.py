@@ -55,8 +55,9 @@ class Session:
             self._watch_schedules(total_steps)  # warnings may be errors: then nothing is bound, and no run has begun
         self._bound = ExitStack()
         self._bound.enter_context(bound(self._rewritten.functions))
-        self._run: Run = begin(total_steps)
-        for function in (f for f in self._rewritten.functions if f.has_step):
+        trained_by = [function for function in self._rewritten.functions if function.has_step]
+        self._run: Run = begin(None if trained_by else total_steps)  # how often they are called is not known
+        for function in trained_by:
             self._run.note(f"`{function.name}` ({function.where}) ran in micro-batches, rewritten for this cell")
         self._safely(self._show)
         return self

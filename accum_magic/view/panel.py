@@ -139,11 +139,12 @@ class Panel:
     def _look(self) -> dict[str, Any]:
         """Look at the run, and remember what the curves are drawn from."""
         now, history = self._source.snapshot(), self._history
-        history.remember_memory(now.steps + 1, max(self._most_bytes, now.memory_bytes))
+        state = state_of(now, self._source.how)
+        history.remember_memory(state["step"], max(self._most_bytes, now.memory_bytes))
         self._most_bytes = 0
         if now.loss is not None:
             history.remember_loss(now.steps, now.loss)
-        return state_of(now, self._source.how)
+        return state
 
     def _publish(self, *, is_awaited: bool) -> float:
         """Tell the page, or where there is none the reader of a text, and return in how many seconds to do so again."""

@@ -31,6 +31,13 @@ def test_the_closing_lines_say_which_function_was_rewritten(defined):
     assert f"note: `train` (In[{number}]) ran in micro-batches, rewritten for this cell" in reply.displays[-1]
 
 
+def test_the_steps_of_functions_are_not_counted_beforehand(defined):
+    defined.run("%%accumulate 5\ntrain(1)").ok()
+    assert defined.value("__import__('accum_magic').last_run().total_steps") is None
+    defined.run(f"%%accumulate 5\n{TRAIN}train(1)").ok()
+    assert defined.value("__import__('accum_magic').last_run().total_steps") is None
+
+
 def test_the_function_is_itself_again_after_the_cell(defined):
     defined.run("%%accumulate 5\ntrain(1)\nduring = train.__code__ is not plain_code").ok()
     assert defined.value("(during, train.__code__ is plain_code)") == (True, True)
