@@ -11,6 +11,11 @@ const MOST_CELLS = 64; // above, cells are thinner than the gaps between them
 const NEAR = 3; // a level up to so many times above the data is drawn; a farther one would flatten the curve
 
 const PARTS = ["parameters", "gradients", "optimizer_state", "activations", "other"];
+const LEVELS = [
+  ["am-peak", "peak", "peak_bytes"],
+  ["am-plain", "plain cell about", "plain_bytes"],
+  ["am-budget", "budget", "limit_bytes"],
+];
 const COMMANDS = { pause: "Pausing", resume: "Resuming" };
 const UNHEARD = "The kernel does not hear this page while the cell runs: use the notebook's interrupt button";
 const REACH = { immediate: "Controls act at once", update: "Controls act at the next micro-batch" };
@@ -116,40 +121,34 @@ function chart(name) {
   const [area, line] = [svg("path", { class: "am-area" }), svg("path", { class: "am-line" })];
   // stretched to the width it is given; what it shows is told as text beside it
   const attributes = { class: name, viewBox: "0 0 100 100", preserveAspectRatio: "none", "aria-hidden": "true" };
-  return { box: svg("svg", attributes, area, line), area, line };
-}
-
-function drawCurve({ area, line }, points, bottom, top) {
-  const drawn = paths(points, bottom, top);
-  area.setAttribute("d", drawn.area);
-  line.setAttribute("d", drawn.line);
+  const draw = (points, bottom, top) => {
+    const drawn = paths(points, bottom, top);
+    area.setAttribute("d", drawn.area);
+    line.setAttribute("d", drawn.line);
+  };
+  return { box: svg("svg", attributes, area, line), draw };
 }
 
 // --- parts of the panel: each is built once, and drawn again from each state ---
 
 function memoryPart() {
   const curve = chart("am-memory");
-  const level = (name, word, bytesOf) => {
+  const levels = LEVELS.map(([name, word, field]) => {
     const [line, key] = [svg("line", { class: name, x1: 0, x2: 100 }), h("li", { class: name })];
-    return { line, key, word, bytesOf };
-  };
-  const levels = [
-    level("am-peak", "peak", (state) => state.peak_bytes),
-    level("am-plain", "plain cell about", (state) => state.plain_bytes),
-    level("am-budget", "budget", (state) => state.limit_bytes),
-  ];
+    return { line, key, word, field };
+  });
   curve.box.append(...levels.map(({ line }) => line));
   const [from, to, now] = [h("span"), h("span"), h("li")];
   const axis = h("div", { class: "am-axis", "aria-hidden": "true" }, from, to);
   const keys = h("ul", { class: "am-key", "aria-label": "Memory" }, now, ...levels.map(({ key }) => key));
   const draw = (state, points) => {
     const top = topOf(points, state);
-    drawCurve(curve, points, 0, top);
+    curve.draw(points, 0, top);
     const [first, last] = [points[0]?.[0], points.at(-1)?.[0]];
     say(from, first < last ? `step ${counted(first)}` : "");
     say(to, points.length ? `step ${counted(last)}` : "");
     say(now, `in use ${mebibytes(state.memory_bytes)}`);
-    for (const each of levels) drawLevel(each, each.bytesOf(state), top);
+    for (const each of levels) drawLevel(each, state[each.field], top);
   };
   return { node: h("div", {}, h("div", {}, "Memory"), curve.box, axis, keys), draw };
 }
@@ -165,11 +164,8 @@ function drawLevel({ line, key, word }, bytes, top) {
 }
 
 function footprintPart() {
-  const parts = PARTS.map((name) => ({
-    name,
-    piece: h("span", { class: `am-${name}` }),
-    key: h("li", { class: `am-${name}` }),
-  }));
+  const part = (name) => ({ name, piece: h("span", { class: `am-${name}` }), key: h("li", { class: `am-${name}` }) });
+  const parts = PARTS.map(part);
   const bar = h("div", { class: "am-bar", "aria-hidden": "true" }, ...parts.map(({ piece }) => piece));
   const keys = h("ul", { class: "am-key", "aria-label": "What memory is used for" }, ...parts.map(({ key }) => key));
   const node = h("div", {}, bar, keys);
@@ -177,7 +173,7 @@ function footprintPart() {
     node.hidden = !footprint;
     for (const { name, piece, key } of parts) {
       const bytes = footprint?.[name] ?? 0;
-      piece.style.flexGrow = bytes / MEBIBYTE;
+      piece.style.flexGrow = bytes;
       piece.hidden = bytes <= 0;
       say(key, `${name.replace("_", " ")} ${smallMebibytes(bytes)}`);
     }
@@ -216,10 +212,10 @@ function drawStrip(strip, { sizes, micro_batch: running, micro_batches: all, don
 function countersPart() {
   const loss = chart("am-loss");
   const rows = ["Step", "Optimizer steps", "Scheduler steps", "Samples", "Loss", "Speed", "Time"].map((name) => {
-    const value = h("dd");
-    return { name, value, row: h("div", {}, h("dt", {}, name), value) };
+    const value = h("span");
+    const curve = name === "Loss" ? [loss.box] : [];
+    return { name, value, row: h("div", {}, h("dt", {}, name), h("dd", {}, value, ...curve)) };
   });
-  rows.find(({ name }) => name === "Loss").row.append(loss.box); // the small curve beside the number
   const draw = (state, points) => {
     const texts = counters(state);
     for (const { name, value, row } of rows) {
@@ -228,7 +224,7 @@ function countersPart() {
     }
     const losses = points.map(([, value]) => value);
     loss.box.style.display = points.length > 1 ? "" : "none";
-    drawCurve(loss, points, Math.min(...losses), Math.max(...losses));
+    loss.draw(points, Math.min(...losses), Math.max(...losses));
   };
   return { node: h("dl", { class: "am-counters" }, ...rows.map(({ row }) => row)), draw };
 }
@@ -278,15 +274,17 @@ function linesPart() {
     body.replaceChildren();
     let group = null;
     for (const [number, mark, text] of lines) {
-      const isTitle = number === null;
-      if (isTitle) body.append(h("div", { class: "am-title" }, text));
-      else if (group?.mark !== mark) {
-        group = { mark, code: h("div", { class: "am-code" }) };
-        const name = h("div", { class: "am-mark" }, mark);
-        body.append(h("div", { class: "am-group", "data-mark": mark }, name, group.code));
+      if (number === null) {
+        body.append(h("div", { class: "am-title" }, text));
+        group = null;
+        continue;
       }
-      if (isTitle) group = null;
-      else group.code.append(h("div", {}, h("span", { class: "am-number" }, String(number)), h("code", {}, text)));
+      if (group?.dataset.mark !== mark) {
+        group = h("div", { class: "am-group", "data-mark": mark }, h("div", { class: "am-mark" }, mark), h("div"));
+        body.append(group);
+      }
+      const label = h("span", { class: "am-number" }, String(number));
+      group.lastChild.append(h("div", { class: "am-code" }, label, h("code", {}, text)));
     }
   };
   return { node, draw };
@@ -296,53 +294,58 @@ function linesPart() {
 
 function controlsPart(ask, page) {
   const hint = h("div", { class: "am-quiet am-hint", id: `accum-magic-${page}` });
-  const described = { type: "button", "aria-describedby": hint.id };
-  const pause = h("button", described, "Pause"); // one button in one place: Resume keeps the focus of Pause
-  const stop = h("button", { ...described, title: "Stop after this update" }, "Stop");
-  const n = h("input", { type: "number", min: 1, max: MOST_MICRO_BATCHES, step: 1, "aria-describedby": hint.id });
-  let typing = null;
+  const hinted = { "aria-describedby": hint.id };
+  const pause = h("button", { type: "button", ...hinted }, "Pause"); // also Resume, which so keeps the focus
+  const stop = h("button", { type: "button", title: "Stop after this update" }, "Stop");
+  const n = h("input", { type: "number", min: 1, max: MOST_MICRO_BATCHES, step: 1, ...hinted });
+  const typed = { timer: 0, shown: "" };
   const commit = () => {
-    clearTimeout(typing);
-    typing = null;
-    if (n.value !== "" || n.validity.badInput) ask("n", n.valueAsNumber);
+    clearTimeout(typed.timer);
+    typed.timer = 0;
+    if (n.value === typed.shown && !n.validity.badInput) return;
+    typed.shown = n.value;
+    ask("n", n.valueAsNumber);
   };
   pause.addEventListener("click", () => ask(pause.textContent.toLowerCase()));
   stop.addEventListener("click", () => ask("stop"));
-  n.addEventListener("change", () => {
-    clearTimeout(typing);
-    typing = setTimeout(commit, TYPING_MS);
-  });
   n.addEventListener("keydown", (event) => event.key === "Enter" && commit());
+  n.addEventListener("change", () => {
+    clearTimeout(typed.timer);
+    typed.timer = setTimeout(commit, TYPING_MS);
+  });
   const node = h("div", { class: "am-controls" }, pause, stop, h("label", {}, "Micro-batches", n));
-  const draw = (panel) => drawControls(panel, { pause, stop, n, hint, isTyping: typing !== null });
-  return { node, hint, draw, close: () => clearTimeout(typing) };
+  const draw = (panel) => {
+    drawControls(panel, { pause, stop, n });
+    drawN(n, typed, panel);
+    say(hint, hintOf(panel, modeOf(panel)));
+  };
+  return { node, hint, draw, close: () => clearTimeout(typed.timer) };
 }
 
-function drawControls(panel, { pause, stop, n, hint, isTyping }) {
-  const { welcome, state, asked, askedN } = panel;
+function drawControls(panel, { pause, stop, n }) {
   const mode = modeOf(panel);
-  const isHeard = welcome !== null && mode !== "ended" && mode !== "stopping";
-  const locked = welcome?.locked ?? null;
-  const section = pause.closest("section");
-  const hadFocus = section?.contains(document.activeElement) && document.activeElement;
+  const [section, focused] = [pause.closest("section"), pause.getRootNode().activeElement];
   say(pause, mode === "paused" ? "Resume" : "Pause");
-  pause.disabled = stop.disabled = !isHeard;
-  n.disabled = !isHeard || locked !== null;
-  if (hadFocus && hadFocus.disabled) section.focus(); // else the keyboard starts again at the top of the page
-  n.placeholder = state?.how?.startsWith("auto") ? "auto" : "";
-  const shown = askedN ?? state?.n;
-  const isEdited = isTyping || (document.activeElement === n && n.value !== panel.shownN);
-  if (!isEdited) n.value = panel.shownN = isNumber(shown) ? String(shown) : "";
-  say(hint, hintOf(panel, mode, locked, asked, askedN));
+  pause.disabled = stop.disabled = panel.welcome === null || mode === "ended" || mode === "stopping";
+  n.disabled = pause.disabled || Boolean(panel.welcome.locked);
+  // else the keyboard starts again at the top of the page
+  if ([pause, stop, n].some((control) => control === focused && control.disabled)) section.focus();
 }
 
-function hintOf(panel, mode, locked, asked, askedN) {
-  if (mode === "ended") return "";
-  if (panel.welcome === null) return panel.isUnheard ? UNHEARD : "Waiting for the kernel";
+/** Show the N that was asked for, but not in the place of one that is being typed. */
+function drawN(n, typed, { state, askedN }) {
+  const isTyping = typed.timer || (n === n.getRootNode().activeElement && n.value !== typed.shown);
+  const shown = askedN ?? state?.n;
+  n.placeholder = state?.how === "auto" ? "auto" : "";
+  if (!isTyping) n.value = typed.shown = isNumber(shown) ? String(shown) : "";
+}
+
+function hintOf({ welcome, asked, askedN, isUnheard }, mode) {
+  if (mode === "ended" || mode === "stopping") return "";
+  if (welcome === null) return isUnheard ? UNHEARD : "Waiting for the kernel";
   if (COMMANDS[asked]) return `${COMMANDS[asked]} …`;
   if (askedN !== null) return `${counted(askedN)} micro-batches from the next step on`;
-  const reach = REACH[panel.welcome.reach] ?? "";
-  return mode === "stopping" ? "" : locked ? `${reach}. ${locked}` : reach;
+  return [REACH[welcome.reach], welcome.locked].filter(Boolean).join(". ");
 }
 
 /** What the run does, as the page knows it: a stop that was asked for counts at once. */
@@ -410,62 +413,75 @@ function take(panel, message, buffers) {
   }
 }
 
+/** Send a command; what it asks for is shown until a state or a refusal answers. */
+function order(panel, model, command, value) {
+  const isN = command === "n";
+  if (isN && !(Number.isInteger(value) && value >= 1 && value <= MOST_MICRO_BATCHES)) {
+    panel.refused = `N is a whole number from 1 to ${counted(MOST_MICRO_BATCHES)}.`;
+    return;
+  }
+  Object.assign(panel, { refused: "" }, isN ? { askedN: value } : { asked: command });
+  model.send({ kind: "command", run: panel.run, command, ...(isN && { value }) });
+}
+
+/** Say hello every second until a welcome comes; `greet` begins anew. */
+function greeting(panel, model, page, redraw) {
+  let [hellos, timer] = [0, 0];
+  const stop = () => clearInterval(timer);
+  const hello = () => {
+    // JupyterLab's manager has no kernel where a notebook is opened without one: nobody will answer
+    panel.isOver = panel.state === null && (model.widget_manager?.kernel === null || hellos >= HELLOS);
+    if (panel.isOver || hellos >= HELLOS) stop();
+    else model.send({ kind: "hello", page });
+    panel.isUnheard = ++hellos * HELLO_EVERY_MS > UNHEARD_AFTER_MS;
+    redraw();
+  };
+  const greet = () => {
+    if (panel.state?.state === "ended") return;
+    stop();
+    hellos = 0;
+    timer = setInterval(hello, HELLO_EVERY_MS);
+    hello();
+  };
+  return { greet, stop };
+}
+
 function render({ model, el }) {
   const page = crypto.getRandomValues(new Uint32Array(2)).join("-");
   const panel = { run: null, welcome: null, state: null, memory: [], loss: [], asked: null, askedN: null, refused: "" };
-  let [frame, hellos, timer] = [0, 0, 0];
+  let frame = 0; // none comes while the page is hidden
   const redraw = () => {
     frame ||= requestAnimationFrame(() => {
       frame = 0;
       draw(nodes, panel);
     });
   };
-  const ask = (command, value) => {
-    const isWrong = command === "n" && !(Number.isInteger(value) && value >= 1 && value <= MOST_MICRO_BATCHES);
-    panel.refused = isWrong ? `N is a whole number from 1 to ${counted(MOST_MICRO_BATCHES)}.` : "";
-    if (!isWrong) {
-      panel[command === "n" ? "askedN" : "asked"] = command === "n" ? value : command;
-      model.send({ kind: "command", run: panel.run, command, ...(command === "n" && { value }) });
-    }
+  const nodes = build((command, value) => {
+    order(panel, model, command, value);
     redraw();
-  };
-  const nodes = build(ask, page);
-  const hello = () => {
-    // JupyterLab's manager has no kernel where a notebook is opened without one: nobody will answer
-    panel.isOver = panel.state === null && (model.widget_manager?.kernel === null || hellos >= HELLOS);
-    if (!panel.isOver && hellos++ < HELLOS) model.send({ kind: "hello", page });
-    panel.isUnheard = hellos * HELLO_EVERY_MS > UNHEARD_AFTER_MS;
-    if (panel.welcome || panel.isOver || hellos > HELLOS) clearInterval(timer);
-    redraw();
-  };
-  const greet = () => {
-    if (panel.state?.state === "ended") return;
-    clearInterval(timer);
-    hellos = 0;
-    timer = setInterval(hello, HELLO_EVERY_MS);
-    hello();
-  };
-  const greetWhenSeen = () => document.hidden || greet();
+  }, page);
+  const { greet, stop } = greeting(panel, model, page, redraw);
+  const greetAgain = () => document.hidden || greet();
   const receive = (message, buffers) => {
     take(panel, message, buffers);
     if (message?.kind === "welcome") {
-      clearInterval(timer);
+      stop();
       nodes.lines.draw(message.lines ?? []);
     }
     redraw();
   };
   model.on("msg:custom", receive);
-  document.addEventListener("visibilitychange", greetWhenSeen);
-  window.addEventListener("online", greet);
+  document.addEventListener("visibilitychange", greetAgain);
+  window.addEventListener("online", greetAgain);
   nodes.lines.draw([]);
   draw(nodes, panel);
   el.append(nodes.section);
   greet();
   return () => {
     model.off("msg:custom", receive);
-    document.removeEventListener("visibilitychange", greetWhenSeen);
-    window.removeEventListener("online", greet);
-    clearInterval(timer);
+    document.removeEventListener("visibilitychange", greetAgain);
+    window.removeEventListener("online", greetAgain);
+    stop();
     cancelAnimationFrame(frame);
     nodes.controls.close();
   };
