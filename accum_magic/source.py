@@ -8,6 +8,7 @@ import dis
 import functools
 import linecache
 import site
+import sys
 import sysconfig
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
@@ -16,6 +17,7 @@ from accum_magic.bind import code_like, is_rewritten
 from accum_magic.cell.parse import ParsedCell, parsed_tree
 from accum_magic.cell.recognise import nodes
 
+_FOLDERS_OF_PACKAGES = ("site-packages", "dist-packages")
 _COPY = "Copy the function into the notebook, or write the training loop in this cell."
 _STALE = (
     "its source cannot be read, or is no longer what was run. Run the cell that defines it (or import its module) "
@@ -23,16 +25,18 @@ _STALE = (
 )
 
 
-@functools.cache
-def _installed_folders() -> tuple[str, ...]:
+@functools.lru_cache(maxsize=8)
+def _installed_folders(path: tuple[str, ...]) -> tuple[str, ...]:
     paths = sysconfig.get_paths()
     folders = [paths[k] for k in ("stdlib", "platstdlib", "purelib", "platlib")]
     folders += [*site.getsitepackages(), site.getusersitepackages(), str(Path(__file__).parent)]
+    # a `.pth` file, or an environment made on top of another one, adds packages of elsewhere
+    folders += [f for f in path if Path(f).name in _FOLDERS_OF_PACKAGES]
     return tuple(dict.fromkeys(f"{Path(f)}/" for f in folders))
 
 
 def _is_installed_file(filename: str) -> bool:
-    return filename.startswith(("<frozen", *_installed_folders()))
+    return filename.startswith(("<frozen", *_installed_folders(tuple(sys.path))))
 
 
 def is_installed(module: ModuleType | None) -> bool:
