@@ -71,10 +71,10 @@ class AccumulateMagics(Magics):
             return None
         if arguments.check:
             with self.forgetting.noticing(), checking(rewritten, self.shell.user_ns) as check:
-                Session(self.shell, rewritten, arguments).execute(filename)
+                Session(self.shell, rewritten, arguments, filename).execute()
             return display(check.result)
-        with self.forgetting.noticing(), Session(self.shell, rewritten, arguments) as session:
-            return session.execute(filename)
+        with self.forgetting.noticing(), Session(self.shell, rewritten, arguments, filename) as session:
+            return session.execute()
 
     async def accumulate_awaiting(self, line: str, cell: str) -> Any:
         """Do the same for a cell with top-level `await`, which a cell magic cannot run."""
@@ -85,10 +85,10 @@ class AccumulateMagics(Magics):
             return None
         if arguments.check:
             with self.forgetting.noticing(), checking(rewritten, self.shell.user_ns) as check:
-                await Session(self.shell, rewritten, arguments).execute_awaiting(filename)
+                await Session(self.shell, rewritten, arguments, filename).execute_awaiting()
             return display(check.result)
-        with self.forgetting.noticing(), Session(self.shell, rewritten, arguments) as session:
-            return await session.execute_awaiting(filename)
+        with self.forgetting.noticing(), Session(self.shell, rewritten, arguments, filename) as session:
+            return await session.execute_awaiting()
 
     @line_magic(_NAME)  # type: ignore[arg-type]
     def control(self, line: str) -> None:

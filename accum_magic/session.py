@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 import inspect
 import warnings
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stdout
+from io import StringIO
 from typing import TYPE_CHECKING, Any, Protocol
 
 from accum_magic.bind import as_users_code, bound
 from accum_magic.cell.length import schedulers_stepped, step_counts
 from accum_magic.cell.parse import enclosing_function
+from accum_magic.check import checking
 from accum_magic.showing import view_of
 from accum_magic.view.closing import Closing
 
@@ -40,8 +42,8 @@ class ScheduleWarning(UserWarning):
 class Session:
     """One execution of a rewritten cell: a run, a view, and names that are taken away behind it."""
 
-    def __init__(self, shell: Shell, rewritten: Rewrite, arguments: Any) -> None:
-        self._shell, self._rewritten, self._arguments = shell, rewritten, arguments
+    def __init__(self, shell: Shell, rewritten: Rewrite, arguments: Any, filename: str) -> None:
+        self._shell, self._rewritten, self._arguments, self._filename = shell, rewritten, arguments, filename
         self._view: View | None = None
         self._watch: ScheduleWatch | None = None
         # what the user has under the names that the rewrite needs comes back when the cell has run
@@ -72,7 +74,8 @@ class Session:
             warnings.warn(text, ScheduleWarning, stacklevel=1)
 
     def _show(self) -> None:
-        self._view = view_of(self._arguments, self._shell, self._run, self._rewritten)
+        another = Session(self._shell, self._rewritten, self._arguments, self._filename)  # without the run
+        self._view = view_of(self._arguments, self._shell, self._run, self._rewritten, another.checked)
         if self._view is not None:
             self._view.start()
 
@@ -102,32 +105,43 @@ class Session:
             return Closing(_rewritten_functions(self._rewritten) or summary, "finished", is_told=False)
         return Closing(summary, "stopped" if self._run.control.has_stopped else "finished")
 
-    def execute(self, filename: str) -> Any:
+    def checked(self) -> str:
+        """Run the exactness check without a word of the cell's own, and say what it has found, or why it could not."""
+        if any(code is not None and code.co_flags & inspect.CO_COROUTINE for code in self._compiled()):
+            return "a cell with `await` is checked by --check in its first line"
+        try:
+            with redirect_stdout(StringIO()), checking(self._rewritten, self._shell.user_ns) as check:
+                self.execute()
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the page shows it; nothing else would
+            return f"the check could not run: {type(error).__name__}: {error}"
+        return str(check.result)
+
+    def execute(self) -> Any:
         """Run the cell in the user's namespace; errors rise."""
         __tracebackhide__ = True
-        body, last = self._compiled(filename)
+        body, last = self._compiled()
         exec(body, self._shell.user_ns)
         return None if last is None else eval(last, self._shell.user_ns)  # noqa: S307 - so is its last line
 
-    async def execute_awaiting(self, filename: str) -> Any:
+    async def execute_awaiting(self) -> Any:
         """Run a cell whose code may await."""
         __tracebackhide__ = True
         value = None
-        for code in self._compiled(filename):
+        for code in self._compiled():
             value = None if code is None else eval(code, self._shell.user_ns)  # noqa: S307 - the user's cell
             if inspect.iscoroutine(value):
                 value = await value
         return value
 
-    def _compiled(self, filename: str) -> tuple[CodeType, CodeType | None]:
+    def _compiled(self) -> tuple[CodeType, CodeType | None]:
         """Compile the cell; its last expression separately, since its value is the cell's."""
         tree = self._shell.transform_ast(self._rewritten.tree)
         body, flags = tree.body, ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
         last = None
         if body and isinstance(final := body[-1], ast.Expr):
             body = body[:-1]
-            last = compile(ast.Expression(final.value), filename, "eval", flags, dont_inherit=True)
-        code = compile(ast.Module(body, []), filename, "exec", flags, dont_inherit=True)
+            last = compile(ast.Expression(final.value), self._filename, "eval", flags, dont_inherit=True)
+        code = compile(ast.Module(body, []), self._filename, "exec", flags, dont_inherit=True)
         return as_users_code(code, frozenset(self._rewritten.generated), "<module>"), last
 
 

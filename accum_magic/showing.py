@@ -9,6 +9,8 @@ from accum_magic.view.closing import Closing
 from accum_magic.view.text import TextView, line_for
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from accum_magic.cell.rewrite import Rewrite
     from accum_magic.engine.run import Run
     from accum_magic.view.panel import Panel
@@ -27,20 +29,23 @@ class View(Protocol):
         """Show how the run has ended."""
 
 
-def view_of(arguments: Any, shell: object, run: Run, rewritten: Rewrite) -> View | None:
-    """Return what `--panel` asks for; where there are no widgets a line of text takes the panel's place."""
+def view_of(arguments: Any, shell: object, run: Run, rewritten: Rewrite, checked: Callable[[], str]) -> View | None:
+    """Return what `--panel` asks for; where there are no widgets a line of text takes the panel's place.
+
+    `checked` runs the exactness check and says what it has found.
+    """
     run.control.locked = _LOCKED if arguments.window else None
     if arguments.panel == "off":
         return None
     if arguments.panel == "live" and hasattr(shell, "kernel"):
         try:
-            return _panel(arguments, shell, run, rewritten)
+            return _panel(arguments, shell, run, rewritten, checked)
         except ImportError as error:
             run.note(f"the panel cannot show, a line of text stands for it: {error}")
     return TextView(line_for(shell), run.snapshot)
 
 
-def _panel(arguments: Any, shell: object, run: Run, rewritten: Rewrite) -> Panel:
+def _panel(arguments: Any, shell: Any, run: Run, rewritten: Rewrite, checked: Callable[[], str]) -> Panel:
     from accum_magic.engine.control import Command
     from accum_magic.view.panel import Panel, Source
     from accum_magic.view.pump import pump_for
@@ -55,7 +60,10 @@ def _panel(arguments: Any, shell: object, run: Run, rewritten: Rewrite) -> Panel
     def failed(error: Exception) -> None:
         run.note(f"the view failed: {error!r}")
 
+    def check(tell: Callable[[str], object]) -> None:
+        shell.kernel.io_loop.add_callback(lambda: tell(checked()))  # on the main thread, between two cells
+
     how = arguments.n or f"at most {arguments.size} samples"
     lines = marked_lines(rewritten)
-    source = Source(run.snapshot, run.meter.now_bytes, ask, str(how), run.control.locked, lines)
+    source = Source(run.snapshot, run.meter.now_bytes, ask, str(how), run.control.locked, lines, check)
     return Panel(source, failed)

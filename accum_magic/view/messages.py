@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 _LONGEST = 100  # characters of what names a page or a run
-_COMMANDS = ("pause", "resume", "stop")
+_COMMANDS = ("pause", "resume", "stop", "check")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,10 @@ from IPython.display import display
 
 from accum_magic.errors import ControlError
 from accum_magic.view.closing import Closing
+from accum_magic.view.ended import Check, Ended, Line
 from accum_magic.view.history import History
 from accum_magic.view.messages import Hello, Wish, read
 from accum_magic.view.publisher import Publisher
-from accum_magic.view.result import result_bundle
 from accum_magic.view.state import Snapshot, state_of
 from accum_magic.view.subshells import is_main_thread, reply_shims
 from accum_magic.view.text import counters_line
@@ -34,9 +34,6 @@ HELLO_WITHIN_S = 3.0
 _MOST_PENDING = 100  # answers to the page that wait for the publisher
 _MOST_PAGES = 100
 _PASSING = dict.fromkeys(("elapsed_s", "remaining_s", "samples_per_s"))  # changes always, and tells nothing alone
-
-Line = tuple[int | None, str, str]
-"""A line of the user's: its number, when it runs, its text; no number for a title."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +50,8 @@ class Source:
     locked: str | None
     """Why N cannot change."""
     lines: Sequence[Line]
+    check: Check | None = None
+    """The exactness check, for a cell that can be checked."""
 
 
 class Panel:
@@ -71,7 +70,6 @@ class Panel:
         self._shown: object = None  # what the page or the text has been told last
         self._next_s, self._hello_until_s = 0.0, time.monotonic() + HELLO_WITHIN_S
         self._is_text = False
-        self._final: dict[str, Any] | None = None
         self._publisher = Publisher(self._tick, SAMPLED_EVERY_S, failed)
 
     def start(self) -> None:
@@ -83,21 +81,15 @@ class Panel:
         self._publisher.start()
 
     def close(self, closing: Closing) -> None:
-        """Leave the result in the notebook: as HTML and text, or, where no step has run, as text alone."""
+        """Leave the result in the notebook."""
         self._publisher.stop()
-        self._final = {**self._look(), "state": "ended", "outcome": closing.outcome, "error": closing.error}
-        # a display inside of an `Output` widget, or in a page that was reloaded, cannot be replaced
+        state = {**self._look(), "state": "ended", "outcome": closing.outcome, "error": closing.error}
+        self._widget.on_msg(self._heard, remove=True)
+        handle, check = None if self._is_captured else self._handle, self._source.check
+        ended = Ended(self._run, self._widget, handle, state, self._history, self._source.lines, closing, check)
+        # what is displayed in an `Output` widget, or in a page that was loaded again, cannot be replaced
         stays = self._is_captured or len(self._pages) > 1
-        if stays:
-            self._send("ended", state=self._final)
-        if not self._is_captured:
-            history, lines = self._history, self._source.lines
-            bundle = {"text/plain": closing.text}
-            if closing.is_told:
-                bundle = result_bundle(self._final, history.memory, history.losses, lines, closing.text)
-            self._handle.update(bundle, raw=True)
-        if not stays:
-            self._widget.close()
+        ended.show(stays_open=stays or (bool(self._pages) and closing.is_told and check is not None))
 
     def _live(self) -> tuple[dict[str, Any], dict[str, Any]]:
         data, metadata = mime_bundle(self._widget)
@@ -112,10 +104,7 @@ class Panel:
             if len(self._pages) < _MOST_PAGES:
                 self._pages.add(message.page)
             self._reach = "update" if is_main_thread() else "immediate"
-            if self._final is not None:
-                self._welcome(self._final)
-            else:
-                self._answers.append({"kind": "welcome"})
+            self._answers.append({"kind": "welcome"})
         elif isinstance(message, Wish):
             try:
                 self._source.ask(message.command, message.value)
@@ -129,7 +118,7 @@ class Panel:
         while self._answers:
             answer = self._answers.popleft()
             if answer["kind"] == "welcome":
-                self._welcome(self._look())
+                self._welcome()
             else:
                 self._send(**answer)
         now_s = time.monotonic()
@@ -166,13 +155,13 @@ class Panel:
             self._shown = line
             self._handle.update({"text/plain": line}, raw=True)
 
-    def _welcome(self, state: dict[str, Any]) -> None:
+    def _welcome(self) -> None:
         if self._is_text:  # the page has come late, to find a text in the place of the panel
             self._is_text = False
             data, metadata = self._live()
             self._handle.update(data, metadata=metadata, raw=True)
         source = self._source
-        self._send("welcome", state=state, reach=self._reach, locked=source.locked, lines=source.lines)
+        self._send("welcome", state=self._look(), reach=self._reach, locked=source.locked, lines=source.lines)
 
     def _send(self, kind: str, **content: object) -> None:
         self._widget.send({"kind": kind, "run": self._run, **content}, [self._history.packed()])

@@ -18,6 +18,7 @@ from accum_magic.view.text import clock
 # The characters of one part, and the bytes of all of a kind: with the image, 30 KB.
 _LONGEST_VALUE, _LONGEST_REMARK, _LONGEST_LINE = 120, 600, 200
 _MOST_REMARK_BYTES, _MOST_LINE_BYTES = 4_000, 7_000
+_LONGEST_CHECK = 2_000
 _MARK_COLUMN = 60  # the marks stand behind the code, so that on a narrow page only they are wrapped
 _MINUTE_S = 60
 _BADGES = {"exact": "✓ ", "approximate": "≈ "}
@@ -33,7 +34,7 @@ def result_bundle(
     """Return the output that a finished run leaves behind, below 30 KB however long the run was.
 
     Args:
-        state: The last one that the panel was sent.
+        state: The last one that the panel was sent; `checked` in it is what the exactness check has found.
         memory: Steps and MiB in use.
         losses: Steps and full-batch losses.
         lines: Number, mark and text of each line of the cell; a row without a number is a title.
@@ -46,6 +47,7 @@ def result_bundle(
         *_table(_rows(state, losses)),
         '<br clear="all">',
         *_remarks(state),
+        *_checked(state.get("checked")),
         *_details(lines),
         "</div>",
     ]
@@ -180,6 +182,11 @@ def _remarks(state: Mapping[str, Any]) -> Iterator[str]:
         if len(kept) < len(remarks):
             yield f"<li>… {len(remarks) - len(kept):,} more</li>"
         yield "</ul>"
+
+
+def _checked(text: str | None) -> Iterator[str]:
+    if text is not None:
+        yield f"<pre>{_text(_shortened(text, _LONGEST_CHECK))}</pre>"
 
 
 def _details(lines: Sequence[tuple[int | None, str, str]]) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 
 import pytest
 from jupyter_client import KernelManager
@@ -113,9 +112,19 @@ def test_cost(page, benchmark, report, tmp_path):
     rows = []
     for name, other in ((LIVE, OFF), (OFF, BARE)):
         c, w = times.compare(name, other), wall.compare(name, other)
-        rows.append((f"{name} / {other}", f"{c.value:,.1f}", f"{c.ratio:.3f}", f"± {c.ratio_noise:.3f}", f"{w.ratio:.3f}"))
+        rows.append(
+            (f"{name} / {other}", f"{c.value:,.1f}", f"{c.ratio:.3f}", f"± {c.ratio_noise:.3f}", f"{w.ratio:.3f}")
+        )
         report.goals.append(Goal(f"{name} over {other}", 1.02, c.ratio, c.ratio_noise))
-    seconds = sum(wall.figures[LIVE][i][0] if isinstance(wall.figures[LIVE][i], list) else wall.figures[LIVE][i] for i in range(ROUNDS)) * 8 * STEPS / 1e6
+    seconds = (
+        sum(
+            wall.figures[LIVE][i][0] if isinstance(wall.figures[LIVE][i], list) else wall.figures[LIVE][i]
+            for i in range(ROUNDS)
+        )
+        * 8
+        * STEPS
+        / 1e6
+    )
     assert page.panels == ROUNDS + 1
     assert page.states > 3 * ROUNDS
     notes = [f"{page.bytes / seconds / 1024:,.0f} KiB/s sent in {page.states / seconds:.1f} messages per second"]
