@@ -33,6 +33,8 @@ class Ended:
     lines: Sequence[Line]
     closing: Closing
     check: Check | None
+    is_shown: bool
+    """Whether a page has said hello."""
     checked: str | None = None
     is_checking: bool = False
 
@@ -43,10 +45,10 @@ class Ended:
             self._send("ended", state=self.state, check=self.check is not None)
             _OPEN.append(self)
             while len(_OPEN) > _MOST_OPEN:
-                _OPEN.popleft().widget.close()
+                _OPEN.popleft().widget.discard(is_shown=True)
         self._leave()
         if not stays_open:
-            self.widget.close()
+            self.widget.discard(is_shown=self.is_shown)
 
     def heard(self, _widget: object, content: object, _buffers: object) -> None:
         """Answer a page that has been loaded again, or that asks for the check."""

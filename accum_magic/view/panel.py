@@ -86,10 +86,11 @@ class Panel:
         state = {**self._look(), "state": "ended", "outcome": closing.outcome, "error": closing.error}
         self._widget.on_msg(self._heard, remove=True)
         handle, check = None if self._is_captured else self._handle, self._source.check
-        ended = Ended(self._run, self._widget, handle, state, self._history, self._source.lines, closing, check)
+        is_shown, lines = bool(self._pages), self._source.lines
+        ended = Ended(self._run, self._widget, handle, state, self._history, lines, closing, check, is_shown)
         # what is displayed in an `Output` widget, or in a page that was loaded again, cannot be replaced
         stays = self._is_captured or len(self._pages) > 1
-        ended.show(stays_open=stays or (bool(self._pages) and closing.is_told and check is not None))
+        ended.show(stays_open=stays or (is_shown and closing.is_told and check is not None))
 
     def _live(self) -> tuple[dict[str, Any], dict[str, Any]]:
         data, metadata = mime_bundle(self._widget)

@@ -17,6 +17,17 @@ class PanelWidget(anywidget.AnyWidget):
     _esm = (_PAGE / "panel.js").read_text(encoding="utf-8")
     _css = (_PAGE / "panel.css").read_text(encoding="utf-8")
 
+    def discard(self, *, is_shown: bool) -> None:
+        """Close it, and the widget for its layout that ipywidgets leaves.
+
+        Where no page shows it its module goes first: an executed notebook (nbclient, papermill) keeps the state of
+        widgets that have been closed.
+        """
+        if not is_shown:
+            self._esm = self._css = ""
+        self.layout.close()
+        self.close()
+
 
 def mime_bundle(widget: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the data that shows a widget, and their metadata, which Colab's old stack reads."""
