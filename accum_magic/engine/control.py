@@ -135,15 +135,19 @@ class Control:
 def _running_loops(frame: FrameType) -> set[int]:
     """Return the first lines of the loops that a function is in just now, as far as they can be stopped.
 
-    In `accum_magic.stopped()` of a rewritten loop, the name `accum_magic` stands at the lines of the whole loop.
+    In `accum_magic.stopped()` of a rewritten loop, the name `accum_magic` stands at the lines of the whole loop. Under
+    `-X no_debug_ranges` Python forgets the last one: then loops that have ended are returned too, and ask no more.
     """
     if "stopped" not in frame.f_code.co_names:
         return set()
     now, found = frame.f_lineno, set()
     for name, attribute in pairwise(dis.get_instructions(frame.f_code)):
-        lines = name.positions if attribute.argval == "stopped" else None
-        if lines is not None and lines.lineno is not None and lines.lineno <= now <= (lines.end_lineno or now):
-            found.add(lines.lineno)
+        lines = name.positions
+        is_check = attribute.argval == "stopped" and str(name.argval).startswith("accum_magic")
+        if is_check and lines is not None and lines.lineno is not None:
+            last = now if lines.col_offset is None else lines.end_lineno
+            if last is not None and lines.lineno <= now <= last:
+                found.add(lines.lineno)
     return found
 
 

@@ -3,12 +3,15 @@
 import asyncio
 import functools
 import gc
+import subprocess
+import sys
 import textwrap
 import threading
 import time
 import traceback
 import weakref
 from _thread import interrupt_main
+from pathlib import Path
 
 import pytest
 import torch
@@ -428,6 +431,29 @@ def test_the_state_says_when_the_loops_have_ended():
     notebook.names["state"] = lambda: notebook.log.append(accum_magic.engine.run.running().control.state)
     cell = "for i in range(2):\n    state()\n    train()\n    state()\nstate()\n"
     assert notebook.run(cell) == ["running", 1, 2, "trained", "stopping", "running"]
+
+
+WITHOUT_RANGES = f"""
+import sys
+sys.path[:0] = {[str(Path(__file__).parents[1]), str(Path(accum_magic.__file__).parents[1])]!r}
+from engine.test_control import FIT, TRAIN, stopped_at
+print(stopped_at(6, "train()\\nfor i in range(2):\\n    fit()\\n    log(i)\\ntrain()", TRAIN + FIT))
+"""
+
+
+def test_a_python_that_keeps_no_columns_stops_too():
+    command = [sys.executable, "-X", "no_debug_ranges", "-c", WITHOUT_RANGES]
+    run = subprocess.run(command, check=False, capture_output=True, text=True, timeout=240)
+    expected = [1, 2, 3, 4, *WHOLE, 5, 6, "trained", "epoch", 0, 7, 8, 9, 10, *WHOLE]
+    assert run.stdout == f"{expected}\n", run.stderr
+
+
+def test_an_attribute_of_the_user_s_that_is_called_so_is_no_check():
+    definitions = f"{TRAIN}class Early:\n    stopped = False\nearly = Early()\n"
+    notebook = Notebook(definitions, {2: accum_magic.stop})
+    notebook.names["state"] = lambda: notebook.log.append(accum_magic.engine.run.running().control.state)
+    cell = "for i in range(2):\n    early.stopped or train()\nstate()\n"
+    assert notebook.run(cell) == [1, 2, "trained", "running"]
 
 
 def test_the_summary_says_after_which_step_the_first_loop_was_ended():
