@@ -120,13 +120,14 @@ class _Text:
                 inner, rest = replace(where, loops=(), function=node), [*node.decorator_list, node.args]
             case ast.For() | ast.AsyncFor():
                 self._read(node.iter, where, node)
-                inner, rest = replace(where, loops=(*where.loops, node)), [node.iter, *node.orelse]
+                inner, rest = replace(where, loops=(*where.loops, node)), [*node.orelse]
             case ast.While():
                 inner, rest = replace(where, loops=(*where.loops, node)), [*node.orelse]
             case ast.Assign():
                 self._note_alias(node)
         for child in ast.iter_child_nodes(node):
-            self._visit(child, where if child in rest else inner)
+            if child is not getattr(node, "iter", None):  # it is read above
+                self._visit(child, where if child in rest else inner)
 
     def _visit_class(self, node: ast.ClassDef, where: _Where) -> None:
         """The body of a class runs where it stands, its methods do not."""
