@@ -311,7 +311,7 @@ function controlsPart(ask, page) {
   n.addEventListener("keydown", (event) => event.key === "Enter" && commit());
   n.addEventListener("change", () => {
     clearTimeout(typed.timer);
-    typed.timer = setTimeout(commit, TYPING_MS);
+    typed.timer = n.value === typed.shown ? 0 : setTimeout(commit, TYPING_MS); // Enter has sent it already
   });
   const node = h("div", { class: "am-controls" }, pause, stop, h("label", {}, "Micro-batches", n));
   const draw = (panel) => {
