@@ -23,7 +23,7 @@ STATE = {
 # What anywidget hands to a page: JupyterLab's manager has `kernel`, null where a notebook is opened without one.
 _OTHER_END = """
 window.panels = [];
-window.show = async (code, hasKernel) => {
+window.show = async (code, hasKernel, into) => {
   const module = await import(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
   const end = { sent: [], heard: [], el: document.createElement("div") };
   const model = {
@@ -32,8 +32,10 @@ window.show = async (code, hasKernel) => {
     off: (_name, handler) => end.heard.splice(end.heard.indexOf(handler), 1),
     widget_manager: { kernel: hasKernel ? {} : null },
   };
-  document.querySelector("main").append(end.el);
-  end.close = module.default.render({ model, el: end.el });
+  document.querySelector(into).append(end.el);
+  const widget = module.default();
+  widget.initialize({ model });
+  end.close = widget.render({ model, el: end.el });
   window.panels.push(end);
 };
 window.tell = (i, message, bytes) => {
@@ -47,10 +49,11 @@ null; // playwright calls a script that ends with a function
 class OtherEnd:
     """A panel in a page, seen from the kernel's side."""
 
-    def __init__(self, page, index=0, *, has_kernel=True):
+    def __init__(self, page, index=0, *, has_kernel=True, into="main"):
         self.page, self.index = page, index
         self.region = page.get_by_role("region", name="accum_magic").nth(index)
-        page.evaluate("([code, hasKernel]) => show(code, hasKernel)", [(FILES / "panel.js").read_text(), has_kernel])
+        code = (FILES / "panel.js").read_text()
+        page.evaluate("([code, hasKernel, into]) => show(code, hasKernel, into)", [code, has_kernel, into])
 
     def tell(self, kind, run=RUN, state=None, memory=(), losses=(), **more):
         """Send a message, and let the page draw."""

@@ -233,7 +233,7 @@ def test_two_panels_on_a_page_know_nothing_of_each_other(panel):
     other.pass_ms(100)
     expect(other.region).to_contain_text("Pausing …")
     other.close()
-    assert panel.page.evaluate("panels.map((one) => one.heard.length)") == [1, 0]
+    assert panel.page.evaluate("panels.map((one) => one.heard.length)") == [2, 1]  # the widget itself goes on to hear
 
 
 # ---------------------------------------------------------------- controls
@@ -341,10 +341,44 @@ def test_an_ended_run_says_how_and_has_no_controls(panel, outcome, word):
     assert panel.value_of("Step") == "12 of 80"
 
 
+def test_behind_a_run_the_check_can_be_asked_for(panel):
+    assert not panel.button("Check exactness").is_visible()
+    panel.tell("ended", state={"state": "ended", "outcome": "finished"}, check=True)
+    panel.button("Check exactness").click()
+    assert panel.sent("command") == [{"kind": "command", "run": "run 1", "command": "check"}]
+    expect(panel.button("Check exactness")).to_be_disabled()
+    expect(panel.region).to_contain_text("Checking …")
+    panel.tell("checked", run="run 0", text="of another run")
+    expect(panel.button("Check exactness")).to_be_disabled()
+    panel.tell("checked", text=f"line 4: the same\n  weight  {HOSTILE}")
+    expect(panel.button("Check exactness")).to_be_enabled()
+    expect(panel.region.locator("pre")).to_have_text(f"line 4: the same\n  weight  {HOSTILE}")
+    panel.welcome(run="run 2")
+    assert not panel.button("Check exactness").is_visible()
+
+
+def test_in_jupyterlab_the_check_stays_beside_what_takes_the_panels_place_and_goes_with_it(page):
+    child = "<div class='jp-OutputArea-child'></div>"
+    page.evaluate(f"document.querySelector('main').innerHTML = \"<div class='jp-OutputArea'>{child}{child}</div>\"")
+    panel = OtherEnd(page, into=".jp-OutputArea-child")
+    panel.welcome()
+    panel.tell("ended", state={"state": "ended", "outcome": "finished"}, check=True)
+    page.evaluate("document.querySelector('.jp-OutputArea-child').remove()")
+    panel.close()
+    check = page.get_by_role("button", name="Check exactness")
+    expect(check).to_be_visible()
+    check.click()
+    expect(check).to_be_disabled()
+    panel.tell("checked", text="the same")
+    expect(check).to_be_enabled()
+    page.evaluate("document.querySelector('.jp-OutputArea-child').remove()")
+    expect(check).to_have_count(0)
+
+
 def test_a_closed_view_leaves_nothing_behind(panel):
     panel.close()
     sent = panel.sent("hello")
     panel.page.evaluate("window.dispatchEvent(new Event('online'))")
     panel.pass_ms(20_000)
-    assert panel.page.evaluate("panels[0].heard.length") == 0
+    assert panel.page.evaluate("panels[0].heard.length") == 1  # the widget's own
     assert panel.sent("hello") == sent

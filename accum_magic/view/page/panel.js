@@ -362,6 +362,55 @@ function statusOf(panel, mode) {
   return mode === "ended" ? (ends[panel.state.outcome] ?? "Ended") : words[mode];
 }
 
+// --- the check, behind the run ---
+
+/** Goes on to hear what the kernel says when its view is gone. */
+function checkPart(ask) {
+  const button = h("button", { type: "button", title: "Run one step at once and in micro-batches" }, "Check exactness");
+  const [told, found] = [h("span", { class: "am-quiet", role: "status" }), h("pre", { tabindex: 0 })];
+  const node = h("div", { class: "am-check" }, button, told, found);
+  let run = null;
+  const show = (text, result) => {
+    button.disabled = text === "Checking …";
+    say(told, text);
+    say(found, result);
+    found.hidden = !result;
+  };
+  const offer = (to) => {
+    if (to !== run) show("", "");
+    run = to;
+    node.hidden = run === null;
+  };
+  const hear = ({ kind, run: of, text }) => kind === "checked" && of === run && show("Nothing was trained", String(text));
+  button.addEventListener("click", () => {
+    show("Checking …", "");
+    ask("check");
+  });
+  offer(null);
+  return { node, hear, offer };
+}
+
+/** Keep a node beside the result that takes the panel's place in JupyterLab's output area, until that goes, too. */
+function leaveBehind(el, node) {
+  const [area, child] = [el.closest(".jp-OutputArea"), el.closest(".jp-OutputArea-child")];
+  if (!area || !child) return;
+  const index = [...area.children].indexOf(child);
+  const host = h("div", { class: "accum-magic am-after", role: "group", "aria-label": "Check exactness" });
+  let result = null;
+  const observer = new MutationObserver(() => {
+    if (child.isConnected) return;
+    if (result === null && area.children[index]) {
+      result = area.children[index];
+      host.append(node);
+      result.after(host);
+    } else if (result === null || !result.isConnected) {
+      host.remove();
+      observer.disconnect();
+    }
+  });
+  observer.observe(area, { childList: true });
+}
+
 // --- the panel ---
 
 function build(ask, page) {
@@ -374,8 +423,9 @@ function build(ask, page) {
   const side = h("div", {}, parts.strip.node, parts.counters.node);
   const figures = h("div", { class: "am-figures" }, h("div", {}, parts.memory.node, parts.footprint.node), side);
   const attributes = { class: "accum-magic", role: "region", "aria-label": "accum_magic", tabindex: -1 };
-  const section = h("section", attributes, head, figures, verdict.node, lines.node);
-  return { section, status, refused, figures, verdict, lines, controls, ...parts };
+  const check = checkPart(ask);
+  const section = h("section", attributes, head, figures, verdict.node, check.node, lines.node);
+  return { section, status, refused, figures, verdict, lines, controls, check, ...parts };
 }
 
 function draw(nodes, panel) {
@@ -420,7 +470,8 @@ function order(panel, model, command, value) {
     panel.refused = `N is a whole number from 1 to ${counted(MOST_MICRO_BATCHES)}.`;
     return;
   }
-  Object.assign(panel, { refused: "" }, isN ? { askedN: value } : { asked: command });
+  const asked = command === "check" ? {} : { asked: command };
+  Object.assign(panel, { refused: "" }, isN ? { askedN: value } : asked);
   model.send({ kind: "command", run: panel.run, command, ...(isN && { value }) });
 }
 
@@ -446,8 +497,10 @@ function greeting(panel, model, page, redraw) {
   return { greet, stop };
 }
 
-function render({ model, el }) {
-  const page = crypto.getRandomValues(new Uint32Array(2)).join("-");
+/** A view; `hearers` are told of messages also when it is gone. */
+function render({ model, el }, hearers) {
+  const view = crypto.getRandomValues(new Uint32Array(2)).join("-");
+  const page = String(performance.timeOrigin); // the same for all views until the page is loaded again
   const panel = { run: null, welcome: null, state: null, memory: [], loss: [], asked: null, askedN: null, refused: "" };
   let frame = 0; // none comes while the page is hidden
   const redraw = () => {
@@ -459,7 +512,7 @@ function render({ model, el }) {
   const nodes = build((command, value) => {
     order(panel, model, command, value);
     redraw();
-  }, page);
+  }, view);
   const { greet, stop } = greeting(panel, model, page, redraw);
   const greetAgain = () => document.hidden || greet();
   const receive = (message, buffers) => {
@@ -468,8 +521,12 @@ function render({ model, el }) {
       stop();
       nodes.lines.draw(message.lines ?? []);
     }
+    const isOffered = message?.check && message.run === panel.run && panel.state?.state === "ended";
+    if (isOffered && nodes.check.node.hidden) leaveBehind(el, nodes.check.node);
+    if (isOffered || message?.kind === "welcome") nodes.check.offer(isOffered ? message.run : null);
     redraw();
   };
+  hearers.add(nodes.check.hear);
   model.on("msg:custom", receive);
   document.addEventListener("visibilitychange", greetAgain);
   window.addEventListener("online", greetAgain);
@@ -487,4 +544,9 @@ function render({ model, el }) {
   };
 }
 
-export default { render };
+/** Called for each widget: what its views have in common. */
+export default () => {
+  const hearers = new Set();
+  const initialize = ({ model }) => model.on("msg:custom", (message) => hearers.forEach((hear) => hear(message ?? {})));
+  return { initialize: (given) => void initialize(given), render: (given) => render(given, hearers) };
+};
