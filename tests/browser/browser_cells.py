@@ -3,6 +3,7 @@
 # The steps are told to a file, so that a test sees in mid-run what the kernel does, past page, server and comm.
 SETUP = """
 import time
+import accum_magic
 import torch
 import torch.nn.functional as F
 from torch import nn

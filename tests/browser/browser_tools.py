@@ -20,7 +20,8 @@ from jupyter_client import BlockingKernelClient
 from playwright.sync_api import Locator, Page
 from shell.shell_tools import REPLY_S, Kernel
 
-SETTLED_S = 20
+SETTLED_S = 5
+PATIENCE_S = 30  # nothing hangs on how fast it comes, but a busy machine is slow
 TOKEN = secrets.token_hex(16)
 QUIET_CHROMIUM = [
     "--no-sandbox",
@@ -46,18 +47,23 @@ def chromium_path():
     return found
 
 
-class Server:
-    """JupyterLab (`jupyterlab`) or Notebook 7 (`notebook`) on 127.0.0.1, with folders of its own."""
+# Where a front end shows a notebook alone: JupyterLab's single-document mode, and Notebook's only one.
+PLACES = {"lab": "/doc/tree/", "notebook7": "/notebooks/"}
 
-    def __init__(self, package: str, folder: Path) -> None:
-        self.package, self.folder, self.root = package, folder, folder / "notebooks"
+
+class Server:
+    """`jupyter lab` on 127.0.0.1, with folders of its own; it serves Notebook 7 as well, on the same kernels."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.root = folder, folder / "notebooks"
         self.root.mkdir(parents=True)
         self.data, self.runtime, self.config = folder / "data", folder / "runtime", folder / "config"
         self._setting_file("@jupyterlab/apputils-extension:notification").write_text(json.dumps(NOTIFICATIONS))
         self._log = (folder / "server.log").open("w")
         self._process = subprocess.Popen(
             [
-                sys.executable, "-m", package, "--no-browser", "--allow-root", "--expose-app-in-browser",
+                sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root",
+                "--expose-app-in-browser", "--JupyterNotebookApp.expose_app_in_browser=True",
                 "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={_free_port()}", "--ServerApp.port_retries=50",
                 f"--ServerApp.root_dir={self.root}", f"--IdentityProvider.token={TOKEN}",
                 "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.news_url=",
@@ -89,7 +95,7 @@ class Server:
                 else:
                     return self.url
             time.sleep(0.1)
-        message = f"{self.package} did not start:\n{(self.folder / 'server.log').read_text()}"
+        message = f"jupyter lab did not start:\n{(self.folder / 'server.log').read_text()}"
         raise RuntimeError(message)
 
     def request(self, method: str, path: str, body: Any = None) -> Any:
@@ -125,10 +131,9 @@ class Server:
         nbformat.write(notebook, path)
         return path
 
-    def page_url(self, name: str) -> str:
-        """Address of a notebook on its own: JupyterLab's single-document mode, or Notebook's page."""
-        place = "/doc/tree/" if self.package == "jupyterlab" else "/notebooks/"
-        return f"{self.url}{place}{name}?token={TOKEN}"
+    def page_url(self, front_end: str, name: str) -> str:
+        """Address of a notebook in a front end."""
+        return f"{self.url}{PLACES[front_end]}{name}?token={TOKEN}"
 
     def stop(self) -> None:
         """End the server, which ends its kernels."""
@@ -181,14 +186,18 @@ class Notebook:
     """A notebook in a page, and its kernel."""
 
     page: Page
-    server: Server
+    front_end: str
     name: str
     kernel: ServerKernel
 
     def open(self) -> "Notebook":
         """Open it, and wait until it is connected to its kernel."""
-        self.page.goto(self.server.page_url(self.name))
+        self.page.goto(self.server.page_url(self.front_end, self.name))
         return self.ready()
+
+    @property
+    def server(self) -> Server:
+        return self.kernel.server
 
     def reload(self) -> "Notebook":
         """Load the page anew."""

@@ -1,4 +1,4 @@
-"""Real Chromium, one JupyterLab and one Notebook server; a new page for each test, kernels shared between them.
+"""Real Chromium, one server with JupyterLab and Notebook 7; a new page for each test, kernels shared between them.
 
 All of it ends with this folder's last test: while playwright runs, its event loop is the main thread's, and tests
 elsewhere start loops of their own.
@@ -7,11 +7,12 @@ elsewhere start loops of their own.
 import itertools
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 from browser.browser_cells import SETUP
-from browser.browser_tools import QUIET_CHROMIUM, Notebook, Server, chromium_path
+from browser.browser_tools import PATIENCE_S, QUIET_CHROMIUM, Notebook, Server, chromium_path
 
+expect.set_options(timeout=PATIENCE_S * 1000)
 _numbers = itertools.count(1)
 
 
@@ -25,31 +26,24 @@ def chromium():
 
 
 @pytest.fixture(scope="package")
-def lab(tmp_path_factory):
-    server = Server("jupyterlab", tmp_path_factory.mktemp("lab"))
+def server(tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("jupyter"))
     yield server
     server.stop()
 
 
 @pytest.fixture(scope="package")
-def notebook7(tmp_path_factory):
-    server = Server("notebook", tmp_path_factory.mktemp("notebook"))
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="package")
-def kernels():
-    """A kernel of each stack on each server, started when first asked for, torch imported, the extension loaded."""
+def kernel_of(server):
+    """The kernel of a stack, started when first asked for, with torch imported and the extension loaded."""
     kept = {}
 
-    def kernel_for(server, stack):
-        if (server, stack) not in kept:
-            kernel = kept[server, stack] = server.start_kernel(stack)
+    def kernel_of_stack(stack):
+        if stack not in kept:
+            kernel = kept[stack] = server.start_kernel(stack)
             kernel.run(f"{SETUP}%load_ext accum_magic").ok()
-        return kept[server, stack]
+        return kept[stack]
 
-    yield kernel_for
+    yield kernel_of_stack
     for kernel in kept.values():
         kernel.client.stop_channels()
 
@@ -58,6 +52,7 @@ def kernels():
 def page(chromium):
     """A new page; an uncaught error of the panel's script fails the test."""
     page, errors = chromium.new_page(), []
+    page.set_default_timeout(PATIENCE_S * 1000)
     page.on("pageerror", lambda error: errors.append(error.stack))
     yield page
     page.close(run_before_unload=False)
@@ -66,16 +61,16 @@ def page(chromium):
 
 
 @pytest.fixture
-def opened(kernels, page):
-    """Open a notebook of these cells in the test's page, with fresh weights in its kernel."""
+def opened(kernel_of, page):
+    """Open a notebook of these cells in JupyterLab or in Notebook 7, with fresh weights in its kernel."""
     used = []
 
-    def open_cells(server, cells, stack="newest", page=page):
-        kernel = kernels(server, stack)
+    def open_cells(cells, front_end="lab", stack="newest", page=page):
+        kernel = kernel_of(stack)
         used.append(kernel)
-        notebook = Notebook(page, server, f"test_{next(_numbers)}.ipynb", kernel)
+        notebook = Notebook(page, front_end, f"test_{next(_numbers)}.ipynb", kernel)
         kernel.run(f"fresh({str(notebook.told_to)!r})").ok()
-        server.write(notebook.name, cells, stack)
+        kernel.server.write(notebook.name, cells, stack)
         kernel.attach(notebook.name)
         return notebook.open()
 

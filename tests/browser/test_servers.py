@@ -3,7 +3,7 @@
 import pytest
 
 from browser.browser_cells import training
-from browser.browser_tools import chromium_path
+from browser.browser_tools import PLACES, chromium_path
 
 
 def test_without_chromium_the_tests_fail_and_say_what_to_install(monkeypatch, tmp_path):
@@ -12,9 +12,9 @@ def test_without_chromium_the_tests_fail_and_say_what_to_install(monkeypatch, tm
         chromium_path()
 
 
-@pytest.mark.parametrize("server", ["lab", "notebook7"])
-def test_a_cell_trains_as_the_plain_one(server, opened, request):
-    notebook = opened(request.getfixturevalue(server), [training("4 --panel text", steps=5)])
+@pytest.mark.parametrize("front_end", PLACES)
+def test_a_cell_trains_as_the_plain_one(front_end, opened):
+    notebook = opened([training("4 --panel text", steps=5)], front_end)
     notebook.run(0)
     assert notebook.kernel.value("same(parameters(), plain(5))")
     assert [step for step, _ in notebook.steps()] == [0, 1, 2, 3, 4]
