@@ -1,0 +1,58 @@
+"""What a click does while the cell runs, on every stack and in both front ends, asserted in the kernel."""
+
+import itertools
+import time
+
+import pytest
+from playwright.sync_api import expect
+
+from browser.browser_cells import training
+from browser.browser_tools import KERNELS, PLACES
+from browser.panel_tools import CUT_INTO, HELD_S, ask_for, pause, resume, start_live, stop
+
+STACKS = ["colab-kernel", "6.31", "7.3", "7.4", "newest"]
+STEPS = 2000  # some two minutes; the stop ends them much earlier
+
+
+@pytest.fixture(params=["disabled", "perComm"])
+def subshells(server, request):
+    """JupyterLab's other settings; by default it opens one subshell per comm target."""
+    server.set(KERNELS, commsOverSubshells=request.param)
+    yield request.param
+    server.set(KERNELS)
+
+
+@pytest.mark.parametrize("front_end", PLACES)
+@pytest.mark.parametrize("stack", STACKS)
+def test_pause_resume_n_and_stop_act_in_mid_run(opened, front_end, stack):
+    work_the_panel(opened([training("4", steps=STEPS, step_s=0.05)], front_end, stack))
+
+
+@pytest.mark.usefixtures("subshells")
+@pytest.mark.parametrize("stack", ["7.3", "newest"])
+def test_they_act_with_other_subshells_and_without(opened, stack):
+    work_the_panel(opened([training("4", steps=STEPS, step_s=0.05)], "lab", stack))
+
+
+def work_the_panel(notebook):
+    start_live(notebook)
+    paused_at = pause(notebook)
+    time.sleep(HELD_S)
+    assert len(notebook.steps()) == paused_at
+    resume(notebook)
+    ask_for(notebook, 8)
+    taken = stop(notebook)
+    notebook.finished(0)
+
+    steps, ended_s = zip(*notebook.steps(), strict=True)
+    assert taken == len(steps) < STEPS
+    waited_s = [later - earlier for earlier, later in itertools.pairwise(ended_s)]
+    assert waited_s[paused_at - 1] == max(waited_s) >= HELD_S  # the kernel waited there, and only there so long
+    cut_into = notebook.kernel.value(CUT_INTO)
+    assert len(cut_into) == taken
+    assert (cut_into[0], cut_into[-1]) == (4, 8)
+    assert cut_into == sorted(cut_into)
+    assert notebook.kernel.value("after") == steps[-1]  # the code behind the loop has run
+    assert notebook.kernel.value(f"same(parameters(), plain({taken}))")
+    assert [output["output_type"] for output in notebook.outputs(0)] == ["display_data"]  # no error
+    expect(notebook.output(0)).to_contain_text("stopped")
