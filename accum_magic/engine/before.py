@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain, starmap
+from itertools import chain, repeat, starmap
 from operator import attrgetter
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from accum_magic.engine.versions import versions_tell
 
-_version = attrgetter("_version")
+_version, _gradient = attrgetter("_version"), attrgetter("grad")
 _PLAIN = (int, float, complex, str, bytes, type(None))
 
 
@@ -49,7 +49,7 @@ class Before:
         self.attributes = vars(optimizer).copy()
         parameters = [p for group in self.groups for p in group["params"]]
         self.parameters = list(map(_version, parameters))
-        self.gradients = [None if (g := p.grad) is None else g._version for p in parameters]
+        self.gradients = list(map(getattr, map(_gradient, parameters), repeat("_version"), repeat(None)))
         self.marks: list[Any] | None
         try:
             states = [own.values() for own in optimizer.state.values()]

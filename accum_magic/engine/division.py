@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,7 @@ class Division:
     fixed: tuple[str, ...]
     dims: Mapping[str, int | None]
     found_dims: dict[str, int] = field(default_factory=dict)  # by shape, where no line of the cell tells
-    divided: tuple[str, ...] | None = None  # names that are split, decided at the first step
+    divided: Mapping[str, int] | None = None  # names that are split, and along what, decided at the first step
     absent: tuple[str, ...] = ()  # names that were None when it was decided
     pairwise: tuple[str, ...] = ()  # divided names that the probe cuts along both of their dimensions
 
@@ -46,18 +46,17 @@ class Division:
         absent = tuple(name for name, value in batch.items() if value is None)
         if self.divided is None or absent != self.absent:  # `weight = None` in some steps says nothing of the others
             self.divided, self.absent = self._decide(batch), absent
-        found: dict[str, int] = {}
-        for name in self.divided:
-            count = self._rows(name, batch[name])
-            if count is not None:
-                found[name] = count
-        if len(set(found.values())) > 1:
-            raise BatchError(self._unequal(found))
-        if not found:
+        found = {name: count for name in self.divided if (count := self._rows(name, batch[name])) is not None}
+        samples = next(iter(found.values()), None)
+        if samples is None:
             raise BatchError(self._nothing(batch))
-        return next(iter(found.values()))
+        if any(count != samples for count in found.values()):
+            raise BatchError(self._unequal(found))
+        return samples
 
     def _rows(self, name: str, value: object) -> int | None:
+        if type(value) is torch.Tensor:  # most often
+            return rows(value, self.dim(name))
         attributes = attributes_of(value)
         try:
             return rows(value, self.dim(name)) if attributes is None else rows_of_attributes(attributes, self.dim(name))
@@ -84,7 +83,7 @@ class Division:
             )
             raise BatchError(message)
 
-    def _decide(self, batch: Mapping[str, Any]) -> tuple[str, ...]:
+    def _decide(self, batch: Mapping[str, Any]) -> dict[str, int]:
         strict = [n for n in batch if n not in self.loose and n not in self.fixed]
         for name in (*strict, *self.loose):
             self._check_list(name, batch[name])
@@ -97,7 +96,7 @@ class Division:
         loose = [n for n in self.loose if self._matches(n, batch[n], samples)]
         for name in (*strict, *loose):
             self._check_graph(name, batch[name])
-        return (*strict, *loose)
+        return {name: self.dim(name) for name in (*strict, *loose)}
 
     def _dim_by_shape(self, name: str, value: object, samples: int | None) -> int:
         """Return the dimension with as many values as samples; one that the value has not where there is none."""
@@ -153,10 +152,11 @@ class Division:
             "%%accumulate 4 --batch x,y (or an expression, --batch batch.text)"
         )
 
-    def pieces(self, batch: Mapping[str, Any], sizes: tuple[int, ...]) -> list[Sequence[Any]]:
-        """Return the arguments of the micro step, one sequence of micro-batches per name."""
-        divided, count = self.divided or (), len(sizes)
-        return [split(v, sizes, self.dim(n)) if n in divided else (v,) * count for n, v in batch.items()]
+    def pieces(self, batch: Mapping[str, Any], sizes: tuple[int, ...]) -> list[tuple[Any, ...]]:
+        """Return the arguments of the micro step, for each micro-batch."""
+        divided, count = self.divided or {}, len(sizes)
+        columns = (split(v, sizes, divided[n]) if n in divided else (v,) * count for n, v in batch.items())
+        return list(zip(*columns, strict=True))
 
     def copies(self, batch: Mapping[str, Any], count: int, samples: int) -> dict[str, Any]:
         """Return the batch's first sample, `count` times."""

@@ -98,11 +98,6 @@ class StepFacts:
     batch_norms: bool = False
     """BatchNorm layers lie within the modules that were called, in whatever mode, and no compiled graph hides them."""
 
-    def kept_bytes(self, samples: int) -> float:
-        """Return about how many bytes a forward on some samples keeps for its backward."""
-        constant, each = self.saved_bytes
-        return constant + each * samples
-
     @property
     def unproven(self) -> tuple[str, ...]:
         """Why a loss is no mean or sum over samples; empty if all are."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
+from operator import attrgetter
 
 import torch
 
@@ -11,6 +13,8 @@ from accum_magic.engine.noise import Observed, StepNoise
 
 _NARROWER = 4  # bytes of a float32
 HOOKED = "leaves out parameters with a post-accumulate-grad hook, which reads the running sum"
+_gradient = attrgetter("grad")
+_VERSION, _NO_VERSION = repeat("_version"), repeat(0)  # for a `map`: before every backward, of all parameters
 Versions = tuple[Sequence[torch.Tensor | None], Sequence[int]]
 """Of all parameters in their order, the gradients, and how often each has been written into."""
 _Kind = tuple[torch.dtype | None, torch.device, bool]  # the last: whether the noise is taken of it
@@ -70,6 +74,7 @@ class SetAside:
 
     def __init__(self, grad_dtype: torch.dtype | None = None, noise: StepNoise | None = None) -> None:
         self._before: dict[torch.Tensor, torch.Tensor | None] = {}
+        self._has_before = False  # whether any of them is a gradient
         self._grad_dtype = grad_dtype
         self._noise = noise
         self._sums: dict[_Kind, _Sums] = {}
@@ -77,6 +82,8 @@ class SetAside:
         self._last: tuple[list[torch.Tensor], list[torch.Tensor]] | None = None  # what is to be added at the very end
         self._factor: torch.Tensor | float = 1.0
         self._looks = grad_dtype is not None or noise is not None
+        self.numbers: list[torch.Tensor] = []
+        """Leaves of a single value."""
         self.hooked = False  # whether a parameter was left out of the folding, since a hook reads its running sum
         self.folds = noise is not None
 
@@ -88,9 +95,22 @@ class SetAside:
                 gradient = parameter.grad
                 before[parameter] = gradient
                 if gradient is not None:
-                    parameter.grad = None
+                    self._has_before, parameter.grad = True, None
+                if parameter.numel() == 1:
+                    self.numbers.append(parameter)
                 if self._looks:
                     self._choose(parameter)
+
+    def part_from(self, start: torch.Tensor) -> None:
+        """Give leaves a gradient of their own where they have taken over what a backward has started from.
+
+        PyTorch lets a leaf of shape (1,) keep what `loss + leaf.squeeze()` hands down to it, without a copy; what is
+        added to it later would be added to what other backwards start from, and to others that have kept it too.
+        """
+        for leaf in self.numbers:
+            gradient = leaf.grad
+            if gradient is not None and gradient.data_ptr() == start.data_ptr():
+                leaf.grad = gradient.clone()
 
     def _choose(self, parameter: torch.Tensor) -> None:
         """Decide whether a parameter's gradients are added up here."""
@@ -137,8 +157,8 @@ class SetAside:
 
     def versions(self) -> Versions:
         """Return how all gradients are now, for `reached`."""
-        gradients = [parameter.grad for parameter in self._before]
-        return gradients, [0 if gradient is None else gradient._version for gradient in gradients]
+        gradients = list(map(_gradient, self._before))
+        return gradients, list(map(getattr, gradients, _VERSION, _NO_VERSION))
 
     def reached(self, versions: Versions) -> frozenset[torch.Tensor]:
         """Return the parameters whose own gradient has grown since; not those whose are folded when all is done."""
@@ -199,6 +219,8 @@ class SetAside:
         What takes memory comes first, and what writes into gradients from before the step last, in one call: until
         then `restore` undoes the step. If it fails it can be called again.
         """
+        if not (self._has_before or self._sums):
+            return
         if self._last is None:
             self._last = self._joined(keep=keep)
         before, made = self._last

@@ -32,7 +32,7 @@ class MicroBatches(WholeStep):
     measured: Measured | None = None  # what `auto` learns from
     read: tuple[str, ...] = ()  # names of the values
     unread: tuple[str, ...] = ()
-    columns: Sequence[Sequence[Any]] = ()  # by name, what each micro-batch is handed
+    pieces: Sequence[tuple[Any, ...]] = ()  # of each micro-batch, what it is handed
     counted: Totals | None = None  # per loss and part, the totals of the micro-batches
     weighing: Weighing | None = None
     collectors: Sequence[Collector] = ()
@@ -120,52 +120,56 @@ class MicroBatches(WholeStep):
         run.control.hear()
         self.statistics.micro_batch = index
         if self.counted is None:
-            self._count(zip(*self.columns, strict=True))
+            self._count(self.pieces)
             self._weigh_again(index)
-        remembering, remembered = self.site.remembering, None
-        pieces = [column[index] for column in self.columns]
+        remembering, remembered, seen = self.site.remembering, None, None
         if self.is_mixed:
             with remembering.block() as remembered:
-                roots, values = self.micro_step(*pieces)
+                roots, values = self.micro_step(*self.pieces[index])
         else:
-            roots, values = self.micro_step(*pieces)
+            roots, values = self.micro_step(*self.pieces[index])
         weighing = self.weighing
         if weighing is None:
             weighing = self._look_at(roots, values)
         elif weighing.reads_totals:
             self.gradients.take(parameters_of(roots))
-        seen = remembering.named(values) if self.is_mixed and remembered is None else remembered
+        if self.is_mixed or remembered is not None:
+            seen = remembering.named(values) if remembered is None else remembered
         for position, collector in enumerate(self.collectors):
             collector.take(values[position], seen)
         if remembered is not None:
             remembering.learn(remembered, values)
-        del values, remembered, seen, pieces  # what the backward does not need goes before it
+        del values, remembered, seen  # what the backward does not need goes before it
         if is_forward_done is not None:
             is_forward_done()
         self._back_propagate(weighing, index, roots)
         if self.gradients.folds:
-            self.progress = Progress(roots, len(roots), ([], []))
+            self.progress = roots, len(roots), ([], [])
             self.gradients.fold()
         self.progress = None
 
     def _back_propagate(self, weighing: Weighing, index: int, roots: Sequence[torch.Tensor]) -> None:
         __tracebackhide__ = True
-        reached = self.reached[index]
+        gradients, reached = self.gradients, self.reached[index]
         for which, root in enumerate(roots):
-            self.progress = Progress(roots, which, self.gradients.versions())
-            gradient = weighing.gradient(which, index, root)
-            if isinstance(gradient, Nothing):
+            self.progress = roots, which, gradients.versions()
+            start = weighing.gradient(which, index, root)
+            if start is None and gradients.numbers:
+                start = torch.ones_like(root, requires_grad=False)
+            if isinstance(start, Nothing):
                 pass
             elif which not in reached:
-                self.backward(which, root, gradient)
+                self.backward(which, root, start)
             elif others := [leaf for leaf in parameters_of([root]) if leaf not in reached[which]]:
-                self.backward(which, root, gradient, others)
+                self.backward(which, root, start, others)
+            if gradients.numbers and isinstance(start, torch.Tensor):
+                gradients.part_from(start)
             if weighing.handles:
                 weighing.release()
 
     def _cut(self, sizes: tuple[int, ...]) -> None:
         self.sizes = sizes
-        self.columns = self.site.pieces(self.batch, sizes)
+        self.pieces = self.site.pieces(self.batch, sizes)
         self.counted = None
         self.run_of_cell.sizes = sizes
 
@@ -257,10 +261,10 @@ class MicroBatches(WholeStep):
             if self.site.calls is not None:
                 raise _ReplayedError
         # in every step: a cell may weigh its classes anew for each batch or epoch
-        pieces = {name: column[0] for name, column in zip(self.batch, self.columns, strict=True)}
-        is_known = self.site.find_targets(self.facts, roots, pieces, self.batch)
+        first = dict(zip(self.batch, self.pieces[0], strict=True))
+        is_known = self.site.find_targets(self.facts, roots, first, self.batch)
         if is_another or not is_known:
-            self._count(zip(*(column[1:] for column in self.columns), strict=True), roots)
+            self._count(self.pieces[1:], roots)
         if is_new:
             self.site.is_reentrant = is_reentrant(roots)
             self.site.signature, self.site.is_told = signature, False
@@ -272,8 +276,7 @@ class MicroBatches(WholeStep):
     def _results(self) -> tuple[Any, ...]:
         weighing, collectors = self.weighing, self.collectors
         assert weighing is not None  # noqa: S101 - there is a micro-batch at least
-        results = once_more(lambda: tuple(c.result() for c in collectors))
-        factor = once_more(weighing.rescaling)
+        results, factor = once_more(lambda: (tuple([c.result() for c in collectors]), weighing.rescaling()))
         if factor is not None:
             once_more(lambda: self.gradients.rescale(factor))
         for doubt in (weighing.doubt, *(c.doubt for c in collectors)):

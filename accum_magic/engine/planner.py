@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -184,16 +184,16 @@ def remembered(key: object, made: Callable[[], Auto]) -> Auto:
     return plan
 
 
-def unit_of(batch: Mapping[str, Any], divided: Sequence[str], samples: int) -> float:
+def unit_of(batch: Mapping[str, Any], divided: Collection[str], samples: int) -> float:
     """Return how many numbers the largest tensor of a batch holds per sample."""
     return max((leaf.numel() for leaf in _tensors(batch, divided)), default=samples) / samples
 
 
-def resident_bytes(batch: Mapping[str, Any], divided: Sequence[str]) -> int:
+def resident_bytes(batch: Mapping[str, Any], divided: Collection[str]) -> int:
     """Return the bytes behind a batch, which are there already: a view of a data set keeps all of it."""
     leaves = [leaf for leaf in _tensors(batch, divided) if leaf.layout is torch.strided]
     return sum({s.data_ptr(): s.nbytes() for s in (leaf.untyped_storage() for leaf in leaves)}.values())
 
 
-def _tensors(batch: Mapping[str, Any], divided: Sequence[str]) -> Iterator[torch.Tensor]:
+def _tensors(batch: Mapping[str, Any], divided: Collection[str]) -> Iterator[torch.Tensor]:
     yield from (leaf for name in divided for leaf in flatten(batch[name])[0] if isinstance(leaf, torch.Tensor))

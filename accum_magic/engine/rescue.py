@@ -24,6 +24,11 @@ _T = TypeVar("_T")
 _REENTRANT = "CheckpointFunctionBackward"  # accumulates a parameter once per checkpoint, so a version tells nothing
 Reached = Mapping[int, frozenset[torch.Tensor]]
 """By root, the leaves that a failed attempt on a micro-batch has left its gradient in."""
+Progress = tuple[Sequence[torch.Tensor], int, Versions]
+"""How far the backward of a micro-batch has come: its roots, which one it runs from, and how all gradients were before.
+
+Behind the last root all gradients are complete.
+"""
 
 
 @dataclass(slots=True, eq=False)
@@ -89,17 +94,6 @@ def once_more(call: Callable[[], _T]) -> _T:
     return call()
 
 
-@dataclass(slots=True, eq=False)
-class Progress:
-    """How far the backward of a micro-batch has come."""
-
-    roots: Sequence[torch.Tensor]
-    which: int
-    """The root that it runs from; behind the last one all gradients are complete."""
-    versions: Versions
-    """Of all gradients, before that root's backward."""
-
-
 def reached_by(progress: Progress | None, earlier: Reached, gradients: SetAside) -> Reached | None:
     """Return which gradients a failed attempt on a micro-batch has left, beside those of attempts before it.
 
@@ -107,13 +101,13 @@ def reached_by(progress: Progress | None, earlier: Reached, gradients: SetAside)
     """
     if progress is None:
         return earlier
-    begun = progress.roots[: progress.which + 1]
+    roots, running, versions = progress
+    begun = roots[: running + 1]
     if any(leaf.grad is not None and not gradients.knows(leaf) for leaf in parameters_of(begun)):
         return None
     reached = dict(earlier)
     for which in range(len(begun)):
-        is_complete = which < progress.which
-        new = gradients.unfolded() if is_complete else gradients.reached(progress.versions)
+        new = gradients.unfolded() if which < running else gradients.reached(versions)
         reached[which] = reached.get(which, frozenset()) | new
     return reached
 

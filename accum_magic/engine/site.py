@@ -66,7 +66,10 @@ class Site(Division):
 
     def kept_bytes(self, samples: int) -> float:
         """Return about how many bytes a forward on some samples keeps for its backward, beside the batch itself."""
-        return 0.0 if self.facts is None else max(0.0, self.facts.kept_bytes(samples) - self.resident_bytes)
+        if self.facts is None:
+            return 0.0
+        constant, each = self.facts.saved_bytes
+        return max(0.0, constant + each * samples - self.resident_bytes)
 
     def measure(
         self, micro_step: Callable[..., Outcome], batch: Mapping[str, Any], sizes: tuple[int, ...], read: Sequence[str]
@@ -103,9 +106,10 @@ class Site(Division):
             if is_to_replay(self.replay, facts, batch.values()):
                 self.calls = calls_to_replay(self.where, self.replay, forward, PROBE_SAMPLES, sources)
         if failure is not None and self.calls is None:
-            first = [column[0] for column in self.pieces(batch, sizes)]
+            first = self.pieces(batch, sizes)[0]
             probed = (PROBE_SAMPLES, PROBE_SAMPLES + 1)
-            Attempt(self.where, micro_step, batch, first, sizes, self.divided or (), probed, sources).explain(failure)
+            divided = tuple(self.divided or ())
+            Attempt(self.where, micro_step, batch, first, sizes, divided, probed, sources).explain(failure)
         assert facts is not None  # noqa: S101 - or there was a failure
         self.facts, self.draws = facts, facts.draws
         self.reasons, self.notes = list(facts.reasons), list(facts.notes)
@@ -213,8 +217,7 @@ class Site(Division):
         if not prepared.is_measured:
             self.targets, self.counted = {}, ()
             return True
-        dims = {name: self.dim(name) for name in self.divided or ()}
-        self.targets = prepared.targets(roots, pieces, batch, dims)
+        self.targets = prepared.targets(roots, pieces, batch, self.divided or {})
         if not (prepared.needed or before):
             return True
         missing = {key for key in prepared.needed if key not in self.targets}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from accum_magic.engine.per_batch import PerBatch
 from accum_magic.errors import BatchError
 
 
+@lru_cache(maxsize=64)  # a loop asks the same in every step
 def micro_batch_sizes(samples: int, n: int | None, size: int | None) -> tuple[int, ...]:
     """Return the sizes of the micro-batches, as equal as they can be, larger ones first.
 

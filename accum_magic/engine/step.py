@@ -113,7 +113,8 @@ def step(  # noqa: PLR0913 - each is what the rewritten cell has to say
         run.estimate(*kept)
     if site.is_reached_anew(gradients.parameters):
         run.memory.reach(gradients.parameters)
-    run.notes |= dict.fromkeys(_limits(site, gradients, sizes, carried, grad_dtype, noise=noise))
+    if noise or grad_dtype is not None:
+        run.notes |= dict.fromkeys(_limits(site, gradients, sizes, carried, grad_dtype, noise=noise))
     run.step_done(sum(sizes), len(sizes), loop.loss)
     return values
 

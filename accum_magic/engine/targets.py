@@ -6,7 +6,7 @@ differs between micro-batches (transformers#34191).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -94,20 +94,15 @@ def find_targets(
     if target is None or target.is_floating_point():
         return None
     ignore = int(node._saved_ignore_index)
-    for name, index, leaf in _leaves(pieces, dims):
-        view = View.of(target, leaf, dims[name])
-        if view is not None and isinstance(_leaf(batch, name, index), torch.Tensor):  # no window's unequal parts
-            weight = node._saved_weight
-            return Targets(name, index, view, ignore - 2 * _INT64 if ignore >= _INT64 else ignore,
-                           None if weight is None else weight.detach())  # fmt: skip
-    return None
-
-
-def _leaves(pieces: Mapping[str, Any], names: Iterable[str]) -> Iterator[tuple[str, int, torch.Tensor]]:
-    for name in names:
+    for name, dim in dims.items():
         piece = pieces[name]
-        leaves = (piece,) if isinstance(piece, torch.Tensor) else flatten(piece)[0]
-        yield from ((name, index, leaf) for index, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor))
+        for index, leaf in enumerate((piece,) if isinstance(piece, torch.Tensor) else flatten(piece)[0]):
+            view = View.of(target, leaf, dim) if isinstance(leaf, torch.Tensor) else None
+            if view is not None and isinstance(_leaf(batch, name, index), torch.Tensor):  # no window's unequal parts
+                weight = node._saved_weight
+                return Targets(name, index, view, ignore - 2 * _INT64 if ignore >= _INT64 else ignore,
+                               None if weight is None else weight.detach())  # fmt: skip
+    return None
 
 
 def _leaf(batch: Mapping[str, Any], name: str, index: int) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +16,7 @@ from accum_magic.engine.weights import AnotherGraphError, Walk, node_at, total_a
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
-Weights = Sequence[float]
+Weights = tuple[float, ...]
 UNCOUNTED = "the graph changes from micro-batch to micro-batch, so the terms of a loss could not be weighed apart"
 
 
@@ -35,16 +36,15 @@ class Weighing:
         self, site: Site, facts: StepFacts, batch: Mapping[str, Any], sizes: tuple[int, ...], counted: Totals
     ) -> None:
         self.facts = facts
-        self.samples = sum(sizes)
         self.sizes = sizes
-        self.shares = [k / self.samples for k in sizes]
+        self.shares = shares_of(sizes)
         self.reads_totals = False
         self.doubt = ""
         """Why the gradients are only approximate; empty if they are not."""
         self._site, self._batch, self._counted = site, batch, counted
         self._totals: list[torch.Tensor] = []
         self._expected: torch.Tensor | None = None
-        self._made: dict[tuple[float, int], torch.Tensor | None] = {}
+        self._starts: dict[int, Sequence[torch.Tensor | Nothing | None]] = {}  # by root, and by micro-batch
         self._scalings: dict[int, _Scaling] = {}
         self.handles: list[RemovableHandle] = []
         self._weights = [self._of_root(which, fact) for which, fact in enumerate(facts.roots)]
@@ -69,7 +69,7 @@ class Weighing:
 
     def _of_part(self, key: tuple[int, int], part: Part | Scalar) -> Weights | None:
         if part.reduction == "sum":
-            return [1.0] * len(self.sizes)
+            return (1.0,) * len(self.sizes)
         if part.reduction != "measured":
             return self.shares
         targets = self._site.targets.get(key)
@@ -79,7 +79,7 @@ class Weighing:
         whole = sum(totals)
         if not whole or (totals is self.sizes and not part.power):
             return self.shares  # all targets count; or none does, and 0 / 0 is the plain cell's NaN
-        return [t / whole * share**part.power for t, share in zip(totals, self.shares, strict=True)]
+        return tuple(t / whole * share**part.power for t, share in zip(totals, self.shares, strict=True))
 
     def of_root(self, which: int | None) -> Weights | None:
         """Return the weights of a loss that has one per micro-batch; None for all others."""
@@ -97,21 +97,15 @@ class Weighing:
         weights = self._weights[which]
         if weights is None:
             return self._read_total(which, index, root)
-        weight = weights[index]
-        if which in self._scalings:
+        if self._scalings and which in self._scalings:
             try:
                 self.handles += self._scalings[which].attach(root, index)
             except AnotherGraphError:
                 self.doubt = UNCOUNTED
-        if weight == 1.0:
-            return None
-        if weight == 0.0:
-            return Nothing()  # no valid target: its loss is NaN, and NaN survives a multiplication by zero
-        key = (weight, which)
-        made = self._made.get(key)
-        if made is None:
-            made = self._made[key] = torch.full_like(root, weight, requires_grad=False)
-        return made
+        starts = self._starts.get(which)
+        if starts is None:
+            starts = self._starts[which] = _starts(root, weights)
+        return starts[index]
 
     def release(self) -> None:
         """Take off what scales the parts of a loss: another loss may go through the same graph."""
@@ -129,7 +123,7 @@ class Weighing:
             self.handles.append(node.register_hook(_nothing_where_empty(total)))
         self._totals.append(total)
         if self._expected is None:
-            self._expected = torch.clamp(total * (self.samples / self.sizes[0]), min=1.0)
+            self._expected = torch.clamp(total * (sum(self.sizes) / self.sizes[0]), min=1.0)
         weight = total / self._expected * self.shares[index] ** fact.power
         return weight.to(root.dtype).expand(root.shape)
 
@@ -138,6 +132,27 @@ class Weighing:
         if self._expected is None:
             return None
         return self._expected / torch.stack(self._totals).sum()
+
+
+@lru_cache(maxsize=64)  # a loop asks the same in every step
+def shares_of(sizes: tuple[int, ...]) -> Weights:
+    """Return what part of the batch each micro-batch is."""
+    samples = sum(sizes)
+    return tuple(k / samples for k in sizes)
+
+
+def _starts(root: torch.Tensor, weights: Weights) -> Sequence[torch.Tensor | Nothing | None]:
+    """Return what the backward of each micro-batch starts from; those of one weight share it."""
+    made = {weight: _start(root, weight) for weight in set(weights)}
+    return list(map(made.__getitem__, weights))
+
+
+def _start(root: torch.Tensor, weight: float) -> torch.Tensor | Nothing | None:
+    if weight == 1.0:
+        return None
+    if weight == 0.0:
+        return Nothing()  # no valid target: its loss is NaN, and NaN survives a multiplication by zero
+    return torch.full_like(root, weight, requires_grad=False)
 
 
 GradientHook = Callable[[tuple[Any, ...], tuple[Any, ...]], tuple[Any, ...]]
@@ -163,7 +178,7 @@ class _Scaling:
         by_sum: dict[Path, dict[int, Weights]] = {}
         for part, own in zip(parts, weights, strict=True):
             if own != base:
-                factors = [w / b for w, b in zip(own, base, strict=True)]
+                factors = tuple(w / b for w, b in zip(own, base, strict=True))
                 by_sum.setdefault(part.path[:-1], {})[part.path[-1]] = factors
         self._sums = [tuple(inputs.items()) for inputs in by_sum.values()]
         self._walk = Walk(by_sum)

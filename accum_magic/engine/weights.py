@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 
 from accum_magic.engine.facts import Path
 
+_Leaf: Any = torch._C._functions.AccumulateGrad  # type: ignore[attr-defined]  # adds to a leaf's gradient
 _LOOKED_AT = 32  # nodes of a loss that tell it from another
 
 
@@ -73,48 +74,63 @@ def total_at(node: Any) -> torch.Tensor:
     return (node._saved_other if total is None else total).detach()  # type: ignore[no-any-return]
 
 
-def scalar_tree(root: torch.Tensor) -> Iterator[object]:
-    """Yield what the single numbers behind a loss are made by: another loss on another step shows here."""
+def look_at(roots: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], tuple[object, ...]]:
+    """Return the leaves that a backward accumulates into, and a signature by which another graph is told from this.
+
+    It tells how many leaves there are, whether each batch norm is in training mode, and what the single numbers behind
+    the losses are made by.
+    """
+    parameters: list[torch.Tensor] = []
+    marks: list[object] = []
+    nodes = _nodes(roots, parameters)
+    norms = {kind for kind in set(map(type, nodes)) if "BatchNorm" in kind.__name__}
+    if norms:
+        marks += [getattr(node, "_saved_training", None) for node in nodes if type(node) in norms]
+    for root in roots:
+        marks += _made_by(root)
+    return parameters, (len(parameters), *marks)
+
+
+def parameters_of(roots: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Return the leaves that a backward from `roots` will accumulate gradients into."""
+    parameters: list[torch.Tensor] = []
+    _nodes(roots, parameters)
+    return parameters
+
+
+def _nodes(roots: Sequence[torch.Tensor], parameters: list[torch.Tensor]) -> list[Any]:
+    """Return the nodes that a backward runs, each once, without those of the leaves: these go to `parameters`."""
+    stack: list[Any] = [root.grad_fn for root in roots if root.grad_fn is not None]
+    parameters += [root for root in roots if root.grad_fn is None and root.requires_grad]
+    nodes, seen = [], set(stack)
+    while stack:
+        node = stack.pop()
+        nodes.append(node)
+        for following, _ in node.next_functions:
+            if following is None or following in seen:
+                continue
+            seen.add(following)
+            if type(following) is _Leaf:
+                parameters.append(following.variable)
+            else:
+                stack.append(following)
+    return nodes
+
+
+def _made_by(root: torch.Tensor) -> list[object]:
+    """Return what the single numbers behind a loss are made by: another loss on another step shows here."""
+    made: list[object] = []
     stack: list[Any] = [root.grad_fn]
     for _ in range(_LOOKED_AT):
         if not stack:
-            return
+            break
         node = stack.pop()
-        if node is None:
-            continue
-        yield node.name()
-        yield getattr(node, "_saved_reduction", None)
-        stack += [n for n, _ in node.next_functions if n is not None and _is_number(n)]
+        if node is not None:
+            made += node.name(), getattr(node, "_saved_reduction", None)
+            stack += [n for n, _ in node.next_functions if n is not None and _is_number(n)]
+    return made
 
 
 def _is_number(node: Any) -> bool:
     outputs: Sequence[Any] = getattr(node, "_input_metadata", ())
     return len(outputs) == 1 and math.prod(outputs[0].shape) == 1
-
-
-def look_at(roots: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], tuple[object, ...]]:
-    """Return the leaves that a backward accumulates into, and a signature by which another graph is told from this."""
-    norms: list[object] = []
-    parameters = list(parameters_of(roots, norms))
-    return parameters, (len(parameters), *norms, *(part for root in roots for part in scalar_tree(root)))
-
-
-def parameters_of(roots: Sequence[torch.Tensor], norms: list[object] | None = None) -> Iterator[torch.Tensor]:
-    """Yield the leaves that a backward from `roots` will accumulate gradients into.
-
-    With `norms`, note there whether each batch norm on the way is in training mode.
-    """
-    stack = [root.grad_fn for root in roots if root.grad_fn is not None]
-    yield from (root for root in roots if root.grad_fn is None and root.requires_grad)
-    seen = set(stack)
-    while stack:
-        node: Any = stack.pop()
-        variable = getattr(node, "variable", None)
-        if variable is not None:
-            yield variable
-        elif norms is not None and "BatchNorm" in node.name():
-            norms.append(getattr(node, "_saved_training", None))
-        for following, _ in node.next_functions:
-            if following is not None and following not in seen:
-                seen.add(following)
-                stack.append(following)

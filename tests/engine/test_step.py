@@ -266,3 +266,17 @@ def test_nothing_overflows_under_float16_scaling():
     accum_magic.step(micro_step, {"x": x, "t": target}, n=3, read=("loss",))
     for mine, theirs in zip(gradients(model), plain, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-2, atol=1e-2 * float(theirs.abs().max()))
+
+
+@pytest.mark.usefixtures("run")
+@pytest.mark.parametrize("n", [1, 3, 7])
+def test_leaves_that_are_one_value_have_gradients_of_their_own(model, n):
+    """PyTorch lets such leaves keep what a backward starts from, and the next micro-batch adds to it."""
+    model.scale, model.shift = (nn.Parameter(torch.zeros(1, dtype=torch.float64)) for _ in range(2))
+
+    def loss(x, y):
+        return model.scale.view(()) + model.shift.view(()) + F.cross_entropy(model(x), y)
+
+    expected = plain_gradients(model, loss)
+    step(loss, n)
+    assert_same(gradients(model), expected)
