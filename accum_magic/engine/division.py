@@ -50,7 +50,7 @@ class Division:
         samples = next(iter(found.values()), None)
         if samples is None:
             raise BatchError(self._nothing(batch))
-        if any(count != samples for count in found.values()):
+        if len(set(found.values())) > 1:
             raise BatchError(self._unequal(found))
         return samples
 

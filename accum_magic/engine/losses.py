@@ -20,17 +20,20 @@ class Recombined:
     `weights` are those of the gradient where they are known: else the totals are read from each graph.
     """
 
-    __slots__ = ("_known", "_measured", "_ones", "_pieces", "_rows", "_sizes", "_totals", "_tree", "_walk", "fact",
-                 "is_doubtful")  # fmt: skip
+    __slots__ = ("_known", "_measured", "_ones", "_rows", "_sizes", "_totals", "_tree", "_walk", "fact",
+                 "is_doubtful", "looks", "pieces")  # fmt: skip
 
     def __init__(self, fact: Scalar, sizes: Sequence[int], weights: Sequence[float] | None) -> None:
         self.fact, self._sizes = fact, sizes
         self.is_doubtful = False  # a part was made out of sight, so all of it is taken for a mean
-        self._pieces: list[torch.Tensor] = []
+        self.pieces: list[torch.Tensor] = []
+        """The loss of each micro-batch, without its graph."""
         self._known = _known_weights(fact, sizes) if weights is None else weights
+        self.looks = self._known is None
+        """Whether more than its value has to be taken of a micro-batch."""
         self._tree: _Tree | None = None
         self._walk: Walk | None = None
-        if self._known is None:
+        if self.looks:
             self._rows: list[torch.Tensor] = []  # per micro-batch, what each part adds
             self._totals: list[torch.Tensor] = []
             self._measured = [i for i, part in enumerate(fact.summands) if part.reduction == "measured"]
@@ -45,7 +48,7 @@ class Recombined:
 
     def take(self, value: torch.Tensor, remembered: Remembered | Named | None) -> None:
         """Take the loss of one micro-batch, while its graph is there."""
-        self._pieces.append(value.detach())
+        self.pieces.append(value.detach())
         if self._walk is None or self.is_doubtful:
             return
         try:
@@ -66,13 +69,13 @@ class Recombined:
         """Keep what the first `count` micro-batches have given; from there on they have other sizes."""
         self._sizes = sizes
         self._known = _known_weights(self.fact, sizes) if weights is None else weights
-        del self._pieces[count:]
+        del self.pieces[count:]
         if self._walk is not None:
             del self._totals[count * len(self._measured) :], self._rows[count * len(self.fact.parts) :]
 
     def result(self) -> torch.Tensor:
         """Return the loss of the whole batch."""
-        pieces = torch.stack(self._pieces)
+        pieces = torch.stack(self.pieces)
         if self._known is not None:
             return _weighed_by_numbers(pieces, self._known)
         shares = self._shares(pieces)

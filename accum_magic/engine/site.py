@@ -38,6 +38,7 @@ class Site(Division):
     replay: str = "auto"  # or "always", "never"
     facts: StepFacts | None = None
     calls: StudiedCalls | None = None  # under replay: the module calls that run in chunks
+    estimated: tuple[int, ...] = ()  # the sizes of micro-batches that the run knows the activations of
     whole_bytes: int = 0  # under replay: what is kept of the whole batch beside a chunk's activations
     resident_bytes: int = 0  # of the batch, or the data set that it is a view of
     signature: tuple[object, ...] = ()  # the graph the facts were read from
@@ -111,7 +112,7 @@ class Site(Division):
             divided = tuple(self.divided or ())
             Attempt(self.where, micro_step, batch, first, sizes, divided, probed, sources).explain(failure)
         assert facts is not None  # noqa: S101 - or there was a failure
-        self.facts, self.draws = facts, facts.draws
+        self.facts, self.draws, self.estimated = facts, facts.draws, ()
         self.reasons, self.notes = list(facts.reasons), list(facts.notes)
         if self.calls is not None:  # all values are the whole batch's
             self.reasons = [reason for reason in self.reasons if reason not in facts.unproven]

@@ -108,7 +108,8 @@ def step(  # noqa: PLR0913 - each is what the rewritten cell has to say
     sizes = loop.sizes
     if run.rescues == rescues:
         site.learn(sizes, cut.measured)
-    if site.facts is not None:
+    if site.facts is not None and sizes != site.estimated:
+        site.estimated = sizes
         kept = [site.whole_bytes + site.kept_bytes(count) for count in (max(sizes), sum(sizes))]
         run.estimate(*kept)
     if site.is_reached_anew(gradients.parameters):

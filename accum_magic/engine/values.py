@@ -116,8 +116,10 @@ class Collector:
             loss = self.losses[0]
             if loss is None:
                 self._take_leaf(0, value, remembered)
-            else:  # most often, and a call less
+            elif loss.looks:
                 loss.take(value, remembered)
+            else:  # most often, and a call less
+                loss.pieces.append(value.detach())
             return
         leaves, self.spec = flatten(value)
         if len(leaves) != len(self.facts):

@@ -94,16 +94,16 @@ class Weighing:
 
         Parts with weights of their own are scaled when it comes by, until `release` is called.
         """
-        weights = self._weights[which]
-        if weights is None:
-            return self._read_total(which, index, root)
-        if self._scalings and which in self._scalings:
+        if which in self._scalings:
             try:
                 self.handles += self._scalings[which].attach(root, index)
             except AnotherGraphError:
                 self.doubt = UNCOUNTED
         starts = self._starts.get(which)
         if starts is None:
+            weights = self._weights[which]
+            if weights is None:
+                return self._read_total(which, index, root)
             starts = self._starts[which] = _starts(root, weights)
         return starts[index]
 
