@@ -144,18 +144,28 @@ def _memory_plot(points: Points, figures: Figures, top: int) -> Iterator[str]:
     near = [line.mebibytes for line in known if line.is_near(highest)]
     ceiling = max([highest, *near]) or 1.0
     x = _Axis(0, len(points) - 1)
-    y = _Axis(0.0, ceiling * 1.08, top + 38 + _MEMORY_HEIGHT, top + 38)
-    yield _text(_MARGIN, top + 14, "Memory", "title")
+    floor = _floor(min(value for _, value in points), ceiling)
+    y = _Axis(floor, ceiling + 0.08 * (ceiling - floor), top + 38 + _MEMORY_HEIGHT, top + 38)
+    yield _text(_MARGIN, top + 14, f"Memory, from {floor:,.0f} MiB up" if floor else "Memory", "title")
     if figures.peak_bytes is not None:
         yield _text(_RIGHT, top + 14, f"peak {mebibytes(figures.peak_bytes)}", anchor="end")
-    yield from _grid(y, _ticks(0.0, ceiling), "{:,.10g}")
+    yield from _grid(y, _ticks(floor, ceiling), "{:,.10g}")
     ordered = [(index, value) for index, (_, value) in enumerate(points)]
     path = _path(ordered, x, y)
-    yield f'<path d="{path}V{y(0):.1f}H{x(0):.1f}Z" fill="{_CURVE}" fill-opacity=".14"/>'
+    yield f'<path d="{path}V{y(floor):.1f}H{x(0):.1f}Z" fill="{_CURVE}" fill-opacity=".14"/>'
     yield _curve(path, ordered, x, y)
     for line in known:
         yield from line.across(y, near) if line.is_near(highest) else line.named(top + 32)
     yield from _step_labels(points, top + 38 + _MEMORY_HEIGHT)
+
+
+def _floor(least: float, ceiling: float) -> float:
+    """Return where the scale begins, as the panel does: on a CPU the libraries fill most of it.
+
+    >>> _floor(10.0, 100.0), _floor(340.0, 400.0)
+    (0.0, 325.0)
+    """
+    return least - (ceiling - least) / 4 if ceiling > least > ceiling / 2 else 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,17 @@ def test_scheduler_steps_are_counted_where_there_are_any(panel):
     assert panel.value_of("Scheduler steps") == "7"
 
 
+def test_the_scale_begins_where_it_can_be_read_if_most_of_the_memory_is_in_use_all_the_time(panel):
+    sizes = {"peak_bytes": 390 * MEBIBYTE, "plain_bytes": 400 * MEBIBYTE, "memory_bytes": 340 * MEBIBYTE}
+    sizes["limit_bytes"] = 9000 * MEBIBYTE
+    panel.tell("state", state=sizes, memory=[(1, 340), (1, 390), (2, 340)])
+    expect(panel.region).to_contain_text("Memory, from 317 MiB up")
+    low, high = panel.lowest_and_highest("path.am-line")
+    assert (round(low), round(high)) == (20, 64)
+    panel.tell("state", state=sizes, memory=[(1, 10), (1, 390), (2, 340)])
+    expect(panel.region).not_to_contain_text("from")
+
+
 def test_a_level_far_above_the_memory_is_told_and_does_not_flatten_the_curve(panel):
     memory = [(1, 300), (2, 600)]
     panel.tell("state", memory=memory, state={"limit_bytes": 80_000 * MEBIBYTE, "plain_bytes": 1200 * MEBIBYTE})

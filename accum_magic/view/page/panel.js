@@ -96,6 +96,12 @@ function topOf(points, { memory_bytes, peak_bytes, limit_bytes, plain_bytes }) {
   return 1.08 * Math.max(most, ...near);
 }
 
+/** Where the scale begins: on a CPU the libraries fill most of it, and what a step takes would be a ripple at the top. */
+function bottomOf(points, top) {
+  const least = Math.min(top, ...points.map(([, bytes]) => bytes));
+  return least > top / 2 && points.length ? least - (top - least) / 4 : 0;
+}
+
 // --- elements ---
 
 function fill(node, attributes, children) {
@@ -138,29 +144,31 @@ function memoryPart() {
     return { line, key, word, field };
   });
   curve.box.append(...levels.map(({ line }) => line));
-  const [from, to, now] = [h("span"), h("span"), h("li")];
+  const [title, from, to, now] = [h("div"), h("span"), h("span"), h("li")];
   const axis = h("div", { class: "am-axis", "aria-hidden": "true" }, from, to);
   const keys = h("ul", { class: "am-key", "aria-label": "Memory" }, now, ...levels.map(({ key }) => key));
   const draw = (state, points) => {
     const top = topOf(points, state);
-    curve.draw(points, 0, top);
+    const bottom = bottomOf(points, top);
+    curve.draw(points, bottom, top);
+    say(title, bottom > 0 ? `Memory, from ${mebibytes(bottom)} up` : "Memory");
     const [first, last] = [points[0]?.[0], points.at(-1)?.[0]];
     say(from, first < last ? `step ${counted(first)}` : "");
     say(to, points.length ? `step ${counted(last)}` : "");
     say(now, `in use ${mebibytes(state.memory_bytes)}`);
-    for (const each of levels) drawLevel(each, state[each.field], top);
+    for (const each of levels) drawLevel(each, state[each.field], bottom, top);
   };
-  return { node: h("div", {}, h("div", {}, "Memory"), curve.box, axis, keys), draw };
+  return { node: h("div", {}, title, curve.box, axis, keys), draw };
 }
 
-function drawLevel({ line, key, word }, bytes, top) {
-  const isDrawn = isNumber(bytes) && bytes <= top;
+function drawLevel({ line, key, word }, bytes, bottom, top) {
+  const isDrawn = isNumber(bytes) && bytes <= top && bytes >= bottom;
   line.style.display = isDrawn ? "" : "none";
-  const y = isDrawn ? 100 - (100 * bytes) / top : 0;
+  const y = isDrawn ? 100 - (100 * (bytes - bottom)) / (top - bottom) : 0;
   line.setAttribute("y1", y);
   line.setAttribute("y2", y);
   key.hidden = !isNumber(bytes);
-  say(key, `${word} ${mebibytes(bytes)}${isDrawn ? "" : ", far above"}`);
+  say(key, `${word} ${mebibytes(bytes)}${bytes > top ? ", far above" : ""}`);
 }
 
 function footprintPart() {
