@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
 from IPython.core.getipython import get_ipython
-from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, output_can_be_silenced
+from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
 from IPython.display import display
 
@@ -19,9 +19,15 @@ from accum_magic.cell.parse import refuse_cell_magic
 from accum_magic.check import checking
 from accum_magic.errors import AccumulateError, OptionError
 from accum_magic.forgetting import Forgetting
+from accum_magic.old_ipython import cell_number
 from accum_magic.options import REPLAY, command_from, options_from
 from accum_magic.session import Session
 from accum_magic.showing import PANELS
+
+try:
+    from IPython.core.magic import output_can_be_silenced
+except ImportError:  # IPython 7
+    from accum_magic.old_ipython import output_can_be_silenced  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -38,6 +44,7 @@ class AccumulateMagics(Magics):
     def __init__(self, shell: InteractiveShell) -> None:
         super().__init__(shell)
         self.forgetting = Forgetting()
+        self._numbers: dict[str, int] = {}
 
     @magic_arguments()
     @argument("n", nargs="?", metavar="N", help="micro-batches per update, at least 1, or auto: the fastest that fit")
@@ -130,13 +137,19 @@ class AccumulateMagics(Magics):
         # what tracebacks show has to be Python, so the magics above the body are comments there
         shown = "".join(f"#{m}\n" for m in magics) + text[len(magics) :]
         filename = self.shell.compile.cache(shown, self._cell_number(), raw_code=shown)
+        self._numbers[filename] = self._cell_number()
         # alone first: the cell's own syntax errors are reported at the user's line
         compile(text, filename, "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
         return arguments, rewrite_with(text, options, self.shell.user_ns, self._name_of_file), filename
 
     def _name_of_file(self, filename: str) -> str:
         """Return `In[3]` for a cell's file name, else the last part of its path."""
-        name = self.shell.compile.format_code_name(filename)
+        compiler = self.shell.compile
+        if hasattr(compiler, "format_code_name"):
+            name = compiler.format_code_name(filename)
+        else:  # IPython 7
+            number = self._numbers.get(filename) or cell_number(filename, self.shell.history_manager)
+            name = None if number is None else ("Cell", f"In[{number}]")
         return name[1] if name is not None else os.path.basename(filename)  # noqa: PTH119 - it may be `<string>`
 
     def _arguments(self, line: str) -> Any:

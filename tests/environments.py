@@ -68,7 +68,7 @@ class Environment:
     def variables(self):
         """What the interpreter needs beside the variables of this process: the path of the accum_magic under test."""
         # first on sys.path, so never a folder of packages: they would hide those of the stack
-        path = [] if CHECKOUT == PACKAGES else [str(CHECKOUT)]
+        path = [] if CHECKOUT.resolve() == PACKAGES.resolve() else [str(CHECKOUT)]
         return {"PYTHONPATH": os.pathsep.join(path), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 
     @property

@@ -3,9 +3,13 @@
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pytest
+from environments import STACKS
+from environments import environment as stack
 from jupyter_client import KernelManager
+from jupyter_client.kernelspec import KernelSpecManager
 from shell.shell_tools import REPLY_S, SETUP, TRAIN, Kernel
 
 
@@ -20,11 +24,10 @@ def environment(tmp_path_factory):
     return shell_environment(tmp_path_factory.mktemp("ipython"))
 
 
-@pytest.fixture(scope="module")
-def kernel(environment, tmp_path_factory):
-    """One kernel per module, with the extension loaded; each test starts from `fresh()` weights."""
-    manager = KernelManager(kernel_name="python3")
-    manager.start_kernel(env=environment, cwd=str(tmp_path_factory.mktemp("notebook")))
+@contextmanager
+def started(manager, variables, folder):
+    """A kernel with the extension loaded; each test starts from `fresh()` weights."""
+    manager.start_kernel(env=variables, cwd=str(folder))
     client = manager.blocking_client()
     client.start_channels()
     try:
@@ -36,6 +39,27 @@ def kernel(environment, tmp_path_factory):
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
+
+
+@pytest.fixture(scope="module")
+def kernel(environment, tmp_path_factory):
+    """One kernel per module."""
+    with started(KernelManager(kernel_name="python3"), environment, tmp_path_factory.mktemp("notebook")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module", params=STACKS)
+def kernel_of_each_stack(request, tmp_path_factory):
+    """One kernel per module for each Jupyter stack, from Colab's old one to the newest."""
+    folder = tmp_path_factory.mktemp("stack")
+    name = stack(request.param).write_kernelspec(folder)
+    manager = KernelManager(
+        kernel_name=name, kernel_spec_manager=KernelSpecManager(kernel_dirs=[str(folder / "kernels")])
+    )
+    # a profile of its own: old and new IPython would share one history file
+    with started(manager, shell_environment(folder / "ipython"), folder) as made:
+        made.stack = name
+        yield made
 
 
 @pytest.fixture

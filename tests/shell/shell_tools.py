@@ -64,6 +64,8 @@ class Reply:
     traceback: str = ""
     pager: str = ""
     """What `?` shows."""
+    is_aborted: bool = False
+    """Whether it did not run, since a cell before it had failed; ipykernel 6 is late to let cells run again."""
 
     def texts(self, kind):
         return [text for name, text in self.outputs if name == kind]
@@ -94,15 +96,22 @@ class Reply:
 class Kernel:
     """A kernel as a notebook drives it."""
 
+    stack = "newest"
+    """The name of its Jupyter stack (environments.py)."""
+
     def __init__(self, manager, client):
         self.manager, self.client = manager, client
+        self._replies = {}  # that came before they were asked for
 
     def start(self, code):
         """Send a cell; `finish` waits for its end."""
         return self.client.execute(code, allow_stdin=False)
 
     def run(self, code):
-        return self.finish(self.start(code))
+        reply = self.finish(self.start(code))
+        while reply.is_aborted:
+            reply = self.finish(self.start(code))
+        return reply
 
     def finish(self, sent, reply=None, until=None):
         """Collect what a cell shows until it is idle, or until `until(reply)` holds."""
@@ -117,16 +126,16 @@ class Kernel:
             if until is not None and until(reply):
                 return reply
         shell = self._shell_reply(sent, deadline)
-        reply.count = shell.get("execution_count", 0)
+        reply.count, reply.is_aborted = shell.get("execution_count", 0), shell["status"] == "aborted"
         pages = [part for part in shell.get("payload", []) if part["source"] == "page"]
         reply.pager = "".join(part["data"]["text/plain"] for part in pages)
         return reply
 
     def _shell_reply(self, sent, deadline):
-        while True:
+        while sent not in self._replies:
             message = self.client.get_shell_msg(timeout=max(0.1, deadline - time.monotonic()))
-            if message["parent_header"].get("msg_id") == sent:
-                return message["content"]
+            self._replies[message["parent_header"].get("msg_id")] = message["content"]
+        return self._replies.pop(sent)
 
     def _take(self, reply, message):
         kind, content = message["msg_type"], message["content"]
@@ -152,8 +161,11 @@ class Kernel:
 
     def value(self, expression):
         """Value of an expression of plain Python literals."""
-        sent = self.client.execute("", silent=True, user_expressions={"value": expression}, allow_stdin=False)
-        found = self._shell_reply(sent, time.monotonic() + REPLY_S)["user_expressions"]["value"]
+        shell = {"status": "aborted"}
+        while shell["status"] == "aborted":
+            sent = self.client.execute("", silent=True, user_expressions={"value": expression}, allow_stdin=False)
+            shell = self._shell_reply(sent, time.monotonic() + REPLY_S)
+        found = shell["user_expressions"]["value"]
         assert found["status"] == "ok", found
         return ast.literal_eval(found["data"]["text/plain"])
 
