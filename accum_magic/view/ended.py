@@ -40,13 +40,15 @@ class Ended:
 
     def show(self, *, stays_open: bool) -> None:
         """Leave the result in the notebook; the widget is closed, or goes on to answer its pages."""
-        if stays_open:
-            self.widget.on_msg(self.heard)
-            self._send("ended", state=self.state, check=self.check is not None)
-            _OPEN.append(self)
-            while len(_OPEN) > _MOST_OPEN:
-                _OPEN.popleft().widget.discard(is_shown=True)
-        self._leave()
+        try:
+            if stays_open:
+                self.widget.on_msg(self.heard)
+                _OPEN.append(self)
+                self._send("ended", state=self.state, check=self.check is not None)
+        finally:  # whatever has become of the page, the notebook keeps the result
+            self._leave()
+        while len(_OPEN) > _MOST_OPEN:
+            _OPEN.popleft().widget.discard(is_shown=True)
         if not stays_open:
             self.widget.discard(is_shown=self.is_shown)
 

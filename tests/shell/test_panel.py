@@ -289,6 +289,19 @@ def test_a_user_who_closes_all_widgets_in_mid_run_loses_only_the_panel(cell, ker
     assert page.bundles[-1]["text/plain"].startswith("accum_magic: exact · 40 optimizer steps")
 
 
+def test_a_panel_that_fails_harms_nothing(cell, kernel):
+    kernel.run("limit = 40\nfrom accum_magic.view.widget import PanelWidget").ok()
+    kernel.run("def gone(*_): raise OSError('the page is gone')\nsend, PanelWidget.send = PanelWidget.send, gone").ok()
+    page = cell()
+    page.say(kind="hello", page="1")
+    page.end()
+    kernel.run("PanelWidget.send = send").ok()
+    assert page.error == ""
+    assert kernel.value("behind") == 40
+    assert kernel.value("accum_magic.last_run().notes") == ("the view failed: OSError('the page is gone')",)
+    assert page.bundles[-1]["text/plain"].startswith("accum_magic: exact · 40 optimizer steps")
+
+
 # ---------------------------------------------------------------- the check behind the run
 
 
