@@ -34,10 +34,11 @@ def plain(steps):
 def same(a, b):
     return all(torch.allclose(x, y, rtol=1e-9, atol=1e-12) for x, y in zip(a, b, strict=True))
 """
+ENDLESS = 2000  # minutes: the tests end such a run themselves
 
 
-def training(line: str = "4", steps: int = 60, step_s: float = 0.1, after: str = "after = step") -> str:
-    """Return a cell that trains for some `steps * step_s` seconds under `%%accumulate line`."""
+def training(line: str = "4", steps: int = ENDLESS, step_s: float = 0.1, after: str = "after = step") -> str:
+    """Return a cell that trains for some `steps * step_s` seconds under `%%accumulate line`, or until it is stopped."""
     return f"""\
 %%accumulate {line}
 for step in range({steps}):

@@ -34,22 +34,21 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="package")
 def kernel_of(server):
-    """The kernel of a stack, started when first asked for, with torch imported and the extension loaded."""
+    """The first or second kernel of a stack, started when asked for, with torch imported and the extension loaded."""
     kept = {}
 
-    def kernel_of_stack(stack):
-        if stack not in kept:
-            kernel = kept[stack] = server.start_kernel(stack)
+    def kernel_of_stack(stack, which=1):
+        if (stack, which) not in kept:
+            kernel = kept[stack, which] = server.start_kernel(stack)
             kernel.run(f"{SETUP}%load_ext accum_magic").ok()
-        return kept[stack]
+        return kept[stack, which]
 
     yield kernel_of_stack
     for kernel in kept.values():
         kernel.client.stop_channels()
 
 
-@pytest.fixture
-def page(chromium):
+def new_page(chromium):
     """A new page; an uncaught error of the panel's script fails the test."""
     page, errors = chromium.new_page(), []
     page.set_default_timeout(PATIENCE_S * 1000)
@@ -61,12 +60,22 @@ def page(chromium):
 
 
 @pytest.fixture
+def page(chromium):
+    yield from new_page(chromium)
+
+
+@pytest.fixture
+def second_page(chromium):
+    yield from new_page(chromium)
+
+
+@pytest.fixture
 def opened(kernel_of, page):
     """Open a notebook of these cells in JupyterLab or in Notebook 7, with fresh weights in its kernel."""
     used = []
 
-    def open_cells(cells, front_end="lab", stack="newest", page=page):
-        kernel = kernel_of(stack)
+    def open_cells(cells, front_end="lab", stack="newest", page=page, which=1):
+        kernel = kernel_of(stack, which)
         used.append(kernel)
         notebook = Notebook(page, front_end, f"test_{next(_numbers)}.ipynb", kernel)
         kernel.run(f"fresh({str(notebook.told_to)!r})").ok()
