@@ -47,6 +47,7 @@ def view_of(arguments: Any, shell: object, run: Run, rewritten: Rewrite, checked
 
 def _panel(arguments: Any, shell: Any, run: Run, rewritten: Rewrite, checked: Callable[[], str]) -> Panel:
     from accum_magic.engine.control import Command
+    from accum_magic.engine.events import RunEnded
     from accum_magic.view.panel import Panel, Source
     from accum_magic.view.pump import pump_for
 
@@ -59,6 +60,12 @@ def _panel(arguments: Any, shell: Any, run: Run, rewritten: Rewrite, checked: Ca
 
     def failed(error: Exception) -> None:
         run.note(f"the view failed: {error!r}")
+
+    def told(event: object) -> None:
+        if isinstance(event, RunEnded) and pump is not None and pump.why is not None:
+            run.note(f"from some point on the page was heard only when the cell had ended: {pump.why}")
+
+    run.subscribers += (told,)
 
     def check(tell: Callable[[str], object]) -> None:
         shell.kernel.io_loop.add_callback(lambda: tell(checked()))  # on the main thread, between two cells

@@ -197,6 +197,16 @@ def test_where_the_kernel_does_not_hear_the_page_says_what_to_do(page):
     assert UNHEARD not in panel.region.inner_text()
 
 
+def test_hello_is_said_on_where_a_text_has_taken_the_views_place(page):
+    panel = OtherEnd(page)
+    panel.close()
+    panel.pass_ms(2500)
+    assert len(panel.sent("hello")) == 3
+    panel.welcome()
+    panel.pass_ms(5000)
+    assert len(panel.sent("hello")) == 3
+
+
 def test_where_nobody_ever_answers_the_run_is_over(page):
     panel = OtherEnd(page)
     panel.pass_ms(30_000)

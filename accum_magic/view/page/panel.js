@@ -483,15 +483,35 @@ function order(panel, model, command, value) {
   model.send({ kind: "command", run: panel.run, command, ...(isN && { value }) });
 }
 
+/** JupyterLab's manager has no kernel where a notebook is opened without one: nobody will answer. */
+function isWithoutKernel(model) {
+  return model.widget_manager?.kernel === null;
+}
+
+/** The page's name is the same for all of its views, until it is loaded again. */
+function sayHello(model) {
+  model.send({ kind: "hello", page: String(performance.timeOrigin) });
+}
+
+/** Say hello while there is no view: on a slow page a text may have taken its place, which goes again then. */
+function knock(model, { hearers, views }) {
+  let hellos = 0;
+  const stop = () => clearInterval(timer);
+  const timer = setInterval(() => {
+    if (++hellos > HELLOS) stop();
+    else if (!views.size) sayHello(model);
+  }, HELLO_EVERY_MS);
+  hearers.add((message) => message.kind === "welcome" && stop());
+}
+
 /** Say hello every second until a welcome comes; `greet` begins anew. */
-function greeting(panel, model, page, redraw) {
+function greeting(panel, model, redraw) {
   let [hellos, timer] = [0, 0];
   const stop = () => clearInterval(timer);
   const hello = () => {
-    // JupyterLab's manager has no kernel where a notebook is opened without one: nobody will answer
-    panel.isOver = panel.state === null && (model.widget_manager?.kernel === null || hellos >= HELLOS);
+    panel.isOver = panel.state === null && (isWithoutKernel(model) || hellos >= HELLOS);
     if (panel.isOver || hellos >= HELLOS) stop();
-    else model.send({ kind: "hello", page });
+    else sayHello(model);
     panel.isUnheard = ++hellos * HELLO_EVERY_MS > UNHEARD_AFTER_MS;
     redraw();
   };
@@ -506,9 +526,8 @@ function greeting(panel, model, page, redraw) {
 }
 
 /** A view; `hearers` are told of messages also when it is gone. */
-function render({ model, el }, hearers) {
+function render({ model, el }, { hearers, views }) {
   const view = crypto.getRandomValues(new Uint32Array(2)).join("-");
-  const page = String(performance.timeOrigin); // the same for all views until the page is loaded again
   const panel = { run: null, welcome: null, state: null, memory: [], loss: [], asked: null, askedN: null, refused: "" };
   let frame = 0; // none comes while the page is hidden
   const redraw = () => {
@@ -521,7 +540,7 @@ function render({ model, el }, hearers) {
     order(panel, model, command, value);
     redraw();
   }, view);
-  const { greet, stop } = greeting(panel, model, page, redraw);
+  const { greet, stop } = greeting(panel, model, redraw);
   const greetAgain = () => document.hidden || greet();
   const receive = (message, buffers) => {
     take(panel, message, buffers);
@@ -535,6 +554,7 @@ function render({ model, el }, hearers) {
     redraw();
   };
   hearers.add(nodes.check.hear);
+  views.add(el);
   model.on("msg:custom", receive);
   document.addEventListener("visibilitychange", greetAgain);
   window.addEventListener("online", greetAgain);
@@ -543,6 +563,7 @@ function render({ model, el }, hearers) {
   el.append(nodes.section);
   greet();
   return () => {
+    views.delete(el);
     model.off("msg:custom", receive);
     document.removeEventListener("visibilitychange", greetAgain);
     window.removeEventListener("online", greetAgain);
@@ -554,7 +575,10 @@ function render({ model, el }, hearers) {
 
 /** Called for each widget: what its views have in common. */
 export default () => {
-  const hearers = new Set();
-  const initialize = ({ model }) => model.on("msg:custom", (message) => hearers.forEach((hear) => hear(message ?? {})));
-  return { initialize: (given) => void initialize(given), render: (given) => render(given, hearers) };
+  const shared = { hearers: new Set(), views: new Set() };
+  const initialize = ({ model }) => {
+    model.on("msg:custom", (message) => shared.hearers.forEach((hear) => hear(message ?? {})));
+    if (!isWithoutKernel(model)) knock(model, shared);
+  };
+  return { initialize, render: (given) => render(given, shared) };
 };
