@@ -10,6 +10,12 @@ from browser.panel_tools import CUT_INTO, button, pause, resume, start_live, sta
 
 HURTS = "<img src=x onerror='window.hurt = true'>"
 
+HAS_ONE_LINE = """button => {
+    const range = document.createRange();
+    range.selectNodeContents(button);
+    return range.getClientRects().length === 1;
+}"""
+
 
 @pytest.fixture(params=["JupyterLab Light", "JupyterLab Dark"])
 def theme(server, request):
@@ -83,6 +89,9 @@ def test_nothing_sticks_out_on_a_narrow_page(opened):
     start_live(notebook)
     notebook.panel().get_by_text("What runs when").click()
     assert sticks_out(notebook.panel()) == []
+    heights = [button(notebook, name).bounding_box()["height"] for name in ("Pause", "Stop")]
+    assert heights[0] == heights[1]
+    assert all(button(notebook, name).evaluate(HAS_ONE_LINE) for name in ("Pause", "Stop"))
     stop(notebook)
     notebook.finished(0)
     assert sticks_out(notebook.output(0)) == []

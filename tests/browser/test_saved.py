@@ -52,6 +52,7 @@ def test_nbclient_keeps_the_result_alone(executed):
     assert len(updates) <= elapsed_s + 2  # at most once a second, and the result
     for state in notebook.metadata.get("widgets", {}).values():
         assert "state" in state  # GitHub shows no notebook without it
+        assert "addEventListener" not in json.dumps(state)  # nor is the page's script kept
 
 
 def test_nbconvert_runs_it_into_html(tmp_path):
