@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -89,15 +90,25 @@ class TerminalLine:
 
     def show(self, text: str) -> None:
         """Write over the line."""
-        text = text.splitlines()[0]
-        sys.stderr.write("\r" + text.ljust(self._shown))
+        columns = _columns()
+        text = text.splitlines()[0][:columns]
+        sys.stderr.write("\r" + text.ljust(min(self._shown, columns)))
         sys.stderr.flush()
         self._shown = len(text)
 
     def close(self, text: str) -> None:
         """Clear the line and print the closing text."""
-        sys.stderr.write("\r" + " " * self._shown + "\r" + text + "\n")
+        sys.stderr.write("\r" + " " * min(self._shown, _columns()) + "\r" + text + "\n")
         sys.stderr.flush()
+
+
+def _columns() -> int:
+    """Return how many characters fit in a row of the terminal; from a second row a carriage return leads nowhere."""
+    try:
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError):  # no size, or no file: a stream that some front end has put there
+        columns = 0
+    return columns - 1 if columns > 1 else sys.maxsize
 
 
 class Quiet:
