@@ -81,9 +81,9 @@ def test_the_scale_begins_where_it_can_be_read_if_most_of_the_memory_is_in_use_a
     sizes = {"peak_bytes": 390 * MEBIBYTE, "plain_bytes": 400 * MEBIBYTE, "memory_bytes": 340 * MEBIBYTE}
     sizes["limit_bytes"] = 9000 * MEBIBYTE
     panel.tell("state", state=sizes, memory=[(1, 340), (1, 390), (2, 340)])
-    expect(panel.region).to_contain_text("Memory, from 317 MiB up")
+    expect(panel.region).to_contain_text("Memory, from 325 MiB up")
     low, high = panel.lowest_and_highest("path.am-line")
-    assert (round(low), round(high)) == (20, 63)
+    assert (round(low), round(high)) == (19, 80)
     panel.tell("state", state=sizes, memory=[(1, 10), (1, 390), (2, 340)])
     expect(panel.region).not_to_contain_text("from")
 

@@ -89,17 +89,15 @@ function paths(points, bottom, top) {
   return { line, area: `${line}V100H0Z` };
 }
 
-/** The top of the memory chart: above the data, and above the levels that are near. */
-function topOf(points, { memory_bytes, peak_bytes, limit_bytes, plain_bytes }) {
-  const most = Math.max(1, memory_bytes ?? 0, peak_bytes ?? 0, ...points.map(([, bytes]) => bytes));
-  const near = [limit_bytes, plain_bytes].filter((bytes) => isNumber(bytes) && bytes <= NEAR * most);
-  return 1.08 * Math.max(most, ...near);
-}
-
-/** Where the scale begins: on a CPU the libraries fill most of it, and what a step takes would be a ripple at the top. */
-function bottomOf(points, top) {
-  const least = Math.min(top, ...points.map(([, bytes]) => bytes));
-  return least > top / 2 && points.length ? least - (top - least) / 4 : 0;
+/** Where the scale of the memory ends: above the data, and above the levels that are near. */
+function scaleOf(points, { memory_bytes, peak_bytes, limit_bytes, plain_bytes }) {
+  const values = points.map(([, bytes]) => bytes);
+  const data = Math.max(1, memory_bytes ?? 0, peak_bytes ?? 0, ...values);
+  const most = Math.max(data, ...[limit_bytes, plain_bytes].filter((bytes) => isNumber(bytes) && bytes <= NEAR * data));
+  const least = Math.min(most, ...values);
+  // on a CPU the libraries fill most of it, and what a step takes would be a ripple at the top
+  const bottom = least > most / 2 && least < most ? least - (most - least) / 4 : 0;
+  return [bottom, most + 0.08 * (most - bottom)];
 }
 
 // --- elements ---
@@ -148,8 +146,7 @@ function memoryPart() {
   const axis = h("div", { class: "am-axis", "aria-hidden": "true" }, from, to);
   const keys = h("ul", { class: "am-key", "aria-label": "Memory" }, now, ...levels.map(({ key }) => key));
   const draw = (state, points) => {
-    const top = topOf(points, state);
-    const bottom = bottomOf(points, top);
+    const [bottom, top] = scaleOf(points, state);
     curve.draw(points, bottom, top);
     say(title, bottom > 0 ? `Memory, from ${mebibytes(bottom)} up` : "Memory");
     const [first, last] = [points[0]?.[0], points.at(-1)?.[0]];
@@ -409,6 +406,8 @@ function leaveBehind(el, node) {
     if (child.isConnected) return;
     if (result === null && area.children[index]) {
       result = area.children[index];
+      const output = result.querySelector(".jp-OutputArea-output") ?? result;
+      host.style.marginLeft = `${output.getBoundingClientRect().left - area.getBoundingClientRect().left}px`;
       host.append(node);
       result.after(host);
     } else if (result === null || !result.isConnected) {
