@@ -19,6 +19,7 @@ from browser.browser_tools import (
     Server,
     ServerKernel,
     chromium_path,
+    wait_until,
 )
 from browser.panel_tools import ask_for, button, start_live
 
@@ -57,7 +58,8 @@ for epoch in range({epochs}):
 """
 OPEN_TERMINAL = """() => {
     const { commands, restored } = window.jupyterapp;
-    return restored.then(() => commands.execute('terminal:create-new'));
+    const open = () => commands.execute('terminal:create-new');
+    return restored.then(() => commands.execute('application:toggle-left-area')).then(open);
 }"""
 
 
@@ -76,7 +78,7 @@ def main() -> None:
             take_run(browser.new_page(viewport=WIDE), kernel, front_end, folder / f"{front_end}_{theme.lower()}")
         server.set(THEMES)
         take_narrow(browser.new_page(viewport=NARROW), kernel, folder / "narrow")
-        take_terminal(browser.new_page(viewport={"width": 1000, "height": 420}), server, folder / "terminal.png")
+        take_terminal(browser.new_page(viewport={"width": 1100, "height": 320}), server, folder / "terminal")
     print("\n".join(str(path) for path in sorted(folder.glob("*.png"))))
 
 
@@ -153,18 +155,20 @@ def take(notebook: Notebook, path: str) -> None:
 
 
 def take_terminal(page: Page, server: Server, path: Path) -> None:
-    """Take the text line in JupyterLab's terminal, where IPython shows no widgets."""
-    notebook = [SETUP, "%load_ext accum_magic", TRAIN.format(epochs=15)]
-    server.write("train.ipynb", notebook, "newest")
+    """Take the text in JupyterLab's terminal, where IPython shows no widgets: as it goes on, and at the end."""
+    server.write("train.ipynb", [SETUP, "%load_ext accum_magic", TRAIN.format(epochs=30)], "newest")
     page.goto(f"{server.url}/lab?reset&token={TOKEN}")
     page.wait_for_function("() => window.jupyterapp")
-    page.evaluate(
-        "() => window.jupyterapp.restored.then(() => window.jupyterapp.commands.execute('terminal:create-new'))"
-    )
+    page.evaluate(OPEN_TERMINAL)
     page.locator(".xterm-screen").click()
-    page.keyboard.type(f"cd '{server.root}'; PS1='$ '; clear; {sys.executable} -m IPython --no-banner train.ipynb\n")
+    ipython = f"{sys.executable} -m IPython --no-banner"
+    page.keyboard.type(f"cd '{server.root}'; PS1='$ '; alias ipython='{ipython}'; clear\n")
+    page.keyboard.type("ipython train.ipynb; touch done\n")
     page.wait_for_timeout(15_000)  # xterm paints on a canvas, which tells no text to wait for
-    page.locator(".jp-Terminal").screenshot(path=path)
+    page.locator(".jp-Terminal").screenshot(path=f"{path}_running.png")
+    wait_until((server.root / "done").exists, "the end of the run in the terminal")
+    page.wait_for_timeout(500)
+    page.locator(".jp-Terminal").screenshot(path=f"{path}_finished.png")
     page.close()
 
 

@@ -13,24 +13,19 @@ from browser.panel_tools import CUT_INTO, HELD_S, ask_for, pause, resume, start_
 STACKS = ["colab-kernel", "6.31", "7.3", "7.4", "newest"]
 
 
-@pytest.fixture(params=["disabled", "perComm"])
-def subshells(server, request):
-    """JupyterLab's other settings; by default it opens one subshell per comm target."""
-    server.set(KERNELS, commsOverSubshells=request.param)
-    yield request.param
-    server.set(KERNELS)
-
-
 @pytest.mark.parametrize("front_end", PLACES)
 @pytest.mark.parametrize("stack", STACKS)
 def test_pause_resume_n_and_stop_act_in_mid_run(opened, front_end, stack):
     work_the_panel(opened([training()], front_end, stack))
 
 
-@pytest.mark.usefixtures("subshells")
-@pytest.mark.parametrize("stack", ["7.3", "newest"])
-def test_they_act_with_other_subshells_and_without(opened, stack):
-    work_the_panel(opened([training()], "lab", stack))
+@pytest.mark.parametrize(("subshells", "stack"), [("disabled", "7.3"), ("disabled", "newest"), ("perComm", "newest")])
+def test_they_act_without_subshells_and_with_one_per_comm(opened, server, subshells, stack):
+    server.set(KERNELS, commsOverSubshells=subshells)  # by default JupyterLab opens one per comm target
+    try:
+        work_the_panel(opened([training()], "lab", stack))
+    finally:
+        server.set(KERNELS)
 
 
 def work_the_panel(notebook):

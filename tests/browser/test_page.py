@@ -13,12 +13,13 @@ UNHEARD = "The kernel does not hear this page while the cell runs: use the noteb
 @pytest.fixture(scope="module")
 def window(chromium):
     """One page for all tests here, whose time stands still but for `pass_ms`."""
-    page, errors = chromium.new_page(), []
+    context = chromium.browser.new_context()  # a clock is that of all pages of a context
+    page, errors = context.new_page(), []
     page.on("pageerror", lambda error: errors.append(error.stack))
     page.clock.install()
     page.clock.pause_at("2100-01-01")
     yield page, errors
-    page.close()
+    context.close()
 
 
 @pytest.fixture
