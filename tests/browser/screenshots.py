@@ -163,6 +163,7 @@ def take_terminal(page: Page, server: Server, path: Path) -> None:
     page.locator(".xterm-screen").click()
     ipython = f"{sys.executable} -m IPython --no-banner"
     page.keyboard.type(f"cd '{server.root}'; PS1='$ '; alias ipython='{ipython}'; clear\n")
+    page.wait_for_timeout(1000)  # typed ahead, it would stand there twice
     page.keyboard.type("ipython train.ipynb; touch done\n")
     page.wait_for_timeout(15_000)  # xterm paints on a canvas, which tells no text to wait for
     page.locator(".jp-Terminal").screenshot(path=f"{path}_running.png")
