@@ -8,6 +8,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 from accum_magic.engine.run import begin
+from accum_magic.view.closing import Closing
 from benchmarks import cells
 from benchmarks.contenders import (
     ACCELERATE,
@@ -91,7 +92,7 @@ def test_time_per_micro_batch(task, benchmark, report, shell):
     rounds = Rounds(turns)
     benchmark.group = "a round: every contender's turn"
     benchmark.pedantic(rounds.play, args=(turns, task.slices), rounds=task.rounds)
-    live.view.close("")
+    live.view.close(Closing("", "finished"))
     assert live.line.out.getvalue()
     run.end()
     tell(task, rounds, one_off, benchmark, report)
