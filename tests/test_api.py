@@ -211,6 +211,15 @@ def test_a_name_the_cell_binds_is_not_taken_for_what_an_earlier_cell_left(name, 
     assert accum_magic.last_run().micro_batches == 8
 
 
+def test_a_cell_that_imports_accum_magic_itself_leaves_it_and_one_that_does_not_leaves_no_trace():
+    ours = notebook()
+    testing.run_accumulated(f"import accum_magic\n{CELL}", ours, 4)
+    assert ours["accum_magic"] is accum_magic
+    ours = notebook()
+    testing.run_accumulated(CELL, ours, 4)
+    assert "accum_magic" not in ours
+
+
 # ---------------------------------------------------------------- errors, names, doctests
 
 

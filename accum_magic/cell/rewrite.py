@@ -108,7 +108,8 @@ def rewrite_plan(plan: Plan, options: StepOptions, trains: Mapping[str, bool] | 
     tree = with_stops(tree, module, trains or {}, generated)
     _import_where_read(tree, module, generated)
     ast.fix_missing_locations(tree)
-    return Rewrite(plan, tree, tuple(dict.fromkeys([module, *rebuild.generated, *plan.parsed.named])))
+    own = [] if any(isinstance(n, ast.alias) and (n.asname or n.name) == module for n in nodes(original)) else [module]
+    return Rewrite(plan, tree, tuple(dict.fromkeys([*own, *rebuild.generated, *plan.parsed.named])))
 
 
 class _Rebuild:
