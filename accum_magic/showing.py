@@ -40,8 +40,8 @@ def view_of(arguments: Any, shell: object, run: Run, rewritten: Rewrite, checked
     if arguments.panel == "live" and hasattr(shell, "kernel"):
         try:
             return _panel(arguments, shell, run, rewritten, checked)
-        except ImportError as error:
-            run.note(f"the panel cannot show, a line of text stands for it: {error}")
+        except Exception as error:  # noqa: BLE001 - whatever a stack of Jupyter packages lacks
+            run.note(f"the panel cannot show, a line of text stands for it: {error!r}")
     return TextView(line_for(shell), run.snapshot)
 
 
@@ -54,6 +54,9 @@ def _panel(arguments: Any, shell: Any, run: Run, rewritten: Rewrite, checked: Ca
     pump = pump_for(shell)
     if pump is not None:
         run.control.listen = pump.poll
+
+    def used_bytes() -> int:
+        return run.meter.now_bytes()  # of the device that the first step finds
 
     def ask(command: Any, value: int | None) -> None:
         run.control.ask(Command(command, value))
@@ -72,5 +75,5 @@ def _panel(arguments: Any, shell: Any, run: Run, rewritten: Rewrite, checked: Ca
 
     how = arguments.n or f"at most {arguments.size} samples"
     lines = marked_lines(rewritten)
-    source = Source(run.snapshot, run.meter.now_bytes, ask, str(how), run.control.locked, lines, check)
+    source = Source(run.snapshot, used_bytes, ask, str(how), run.control.locked, lines, check)
     return Panel(source, failed)

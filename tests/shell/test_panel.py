@@ -252,6 +252,21 @@ def test_a_page_that_comes_late_finds_the_panel(cell):
     page.end()
 
 
+def test_where_there_are_no_widgets_a_line_of_text_shows_the_run(kernel):
+    kernel.run("import sys\nkept = sys.modules.pop('accum_magic.view.panel')\nsys.modules['anywidget'] = None").ok()
+    kernel.run("kept_too = sys.modules.pop('accum_magic.view.widget')").ok()
+    kernel.run("fresh()").ok()
+    reply = kernel.run(f"%%accumulate 4\n{TRAIN}    time.sleep(0.4)\n").ok()
+    kernel.run("import importlib; del sys.modules['anywidget']; import anywidget").ok()
+    kernel.run("sys.modules |= {'accum_magic.view.panel': kept, 'accum_magic.view.widget': kept_too}").ok()
+    [texts] = reply.history.values()
+    assert texts[0] == "accum_magic: starting"
+    assert texts[-2].startswith("step 2/2 · micro-batch 4/4")
+    first, note = texts[-1].splitlines()
+    assert first.startswith("accum_magic: exact · 2 optimizer steps")
+    assert note.startswith("  note: the panel cannot show, a line of text stands for it: ModuleNotFoundError(")
+
+
 # ---------------------------------------------------------------- what it leaves
 
 
