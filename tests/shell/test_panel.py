@@ -253,12 +253,15 @@ def test_a_page_that_comes_late_finds_the_panel(cell):
 
 
 def test_where_there_are_no_widgets_a_line_of_text_shows_the_run(kernel):
-    kernel.run("import sys\nkept = sys.modules.pop('accum_magic.view.panel')\nsys.modules['anywidget'] = None").ok()
-    kernel.run("kept_too = sys.modules.pop('accum_magic.view.widget')").ok()
-    kernel.run("fresh()").ok()
-    reply = kernel.run(f"%%accumulate 4\n{TRAIN}    time.sleep(0.4)\n").ok()
-    kernel.run("import importlib; del sys.modules['anywidget']; import anywidget").ok()
-    kernel.run("sys.modules |= {'accum_magic.view.panel': kept, 'accum_magic.view.widget': kept_too}").ok()
+    kernel.run(f"%%accumulate 4 --panel off\n{TRAIN}").ok()  # what a first step imports
+    kernel.run(
+        "import sys, anywidget, accum_magic.view.panel\n"
+        "names = 'accum_magic.view.panel', 'accum_magic.view.widget', 'anywidget'\n"
+        "kept = {name: sys.modules.pop(name) for name in names}\n"
+        "sys.modules['anywidget'] = None"
+    ).ok()
+    reply = kernel.run(f"%%accumulate 4\n{TRAIN}    time.sleep(0.5)\n").ok()
+    kernel.run("sys.modules.update(kept)").ok()
     [texts] = reply.history.values()
     assert texts[0] == "accum_magic: starting"
     assert texts[-2].startswith("step 2/2 · micro-batch 4/4")
