@@ -79,7 +79,7 @@ def message_of(shell, raw, namespace=None):
         ("4 8", "unrecognized arguments: 8. `%%accumulate?` shows all options."),
         (
             "4 --panel loud",
-            "argument --panel: invalid choice: 'loud' (choose from 'text', 'off'). `%%accumulate?` shows all options.",
+            "argument --panel: invalid choice: 'loud' (choose from 'live', 'text', 'off'). `%%accumulate?` shows all options.",
         ),
         ("4 --size", "argument --size: expected one argument. `%%accumulate?` shows all options."),
         ("4 --batch x+y", '--batch takes names or expressions such as x,y or batch["ids"], found `x+y`.'),
