@@ -151,7 +151,8 @@ def test_the_python_api_says_the_same(given, message):
 def test_an_empty_cell_is_told_by_ipython_itself(shell):
     _, said, error = shell.run("%%accumulate 4", notebook())
     assert type(error).__name__ == "UsageError"
-    assert said == "UsageError: %%accumulate is a cell magic, but the cell body is empty.\n"
+    empty = "UsageError: %%accumulate is a cell magic, but the cell body is empty."
+    assert said == f"{empty} Did you mean the line magic %accumulate (single %)?\n"
 
 
 @pytest.mark.parametrize("body", ["# later", "\n\n", "# one\n\n# two\n", "   \n"])

@@ -28,8 +28,8 @@ def explain(rewritten: Rewrite) -> str:
     return "\n".join([*functions, _explained(rewritten.plan)])
 
 
+# a line: its number, when it runs, its text; without a number the title of what follows
 MarkedLine = tuple[int | None, str, str]
-"""A line: its number, when it runs, its text; without a number the title of what follows."""
 
 
 def marked_lines(rewritten: Rewrite) -> list[MarkedLine]:
