@@ -13,6 +13,7 @@ from torch import nn
 import accum_magic
 from accum_magic import testing
 
+PANELS = "'live', 'text', 'off'"
 HOW = "Write %%accumulate 10, %%accumulate auto, or %%accumulate --size 100 for micro-batches of at most 100 samples."
 MEMORY = "--memory takes an amount with its unit, such as 6GiB, 500MB or 80%"
 TRAIN = """\
@@ -79,7 +80,7 @@ def message_of(shell, raw, namespace=None):
         ("4 8", "unrecognized arguments: 8. `%%accumulate?` shows all options."),
         (
             "4 --panel loud",
-            "argument --panel: invalid choice: 'loud' (choose from 'live', 'text', 'off'). `%%accumulate?` shows all options.",
+            f"argument --panel: invalid choice: 'loud' (choose from {PANELS}). `%%accumulate?` shows all options.",
         ),
         ("4 --size", "argument --size: expected one argument. `%%accumulate?` shows all options."),
         ("4 --batch x+y", '--batch takes names or expressions such as x,y or batch["ids"], found `x+y`.'),
