@@ -39,12 +39,12 @@ ALL = {**STACKS, **IN_A_NEWER_LAB}
 
 
 @pytest.mark.parametrize("name", [name for name in ALL if ALL[name]])
-def test_an_environment_holds_its_stack_and_borrows_the_rest(name):
+def test_an_environment_holds_its_stack_and_borrows_the_rest(name, tmp_path):
     pins = dict(pin.split("==") for pin in ALL[name])
     made = environment(name)
     run = subprocess.run(
         [made.python, "-c", ASK, *pins],
-        env={**os.environ, **made.variables},
+        env={**os.environ, **made.variables}, cwd=tmp_path,  # `-c` looks for packages there first
         check=True, capture_output=True, text=True,
     )  # fmt: skip
     told = json.loads(run.stdout)

@@ -440,7 +440,9 @@ def test_with_shims_a_subshell_hears_at_once_and_leaves_figures_alone(page, subs
 
 
 def test_a_comm_without_anything_to_shim_is_left_alone(kernel):
-    kernel.run("from accum_magic.view.subshells import reply_shims\nanything = object()\nreply_shims(anything)").ok()
+    kernel.run("from accum_magic.view.subshells import reply_shims\nanything = type('Comm', (), {})()").ok()
+    kernel.run("reply_shims(anything)").ok()
+    assert kernel.value("vars(anything)") == {}
 
 
 # ---------------------------------------------------------------- elsewhere
