@@ -1,7 +1,7 @@
 """The live panel: a widget that a thread of its own feeds, and whose controls only ask.
 
 The training thread writes plain attributes, the publisher reads them and sends; a message from the page is checked and
-handed on, on whichever thread it comes. Facts and figures behind the design stand in the tests of `tests/browser`.
+handed on, on whichever thread it comes.
 """
 
 from __future__ import annotations
