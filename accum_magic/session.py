@@ -61,7 +61,11 @@ class Session:
         self._run: Run = begin(None if trained_by else total_steps)  # how often they are called is not known
         for function in trained_by:
             self._run.note(f"`{function.name}` ({function.where}) ran in micro-batches, rewritten for this cell")
-        self._safely(self._show)
+        try:
+            self._safely(self._show)
+        except BaseException as interrupt:
+            self.__exit__(type(interrupt))
+            raise
         return self
 
     def _watch_schedules(self, total_steps: int | None) -> None:

@@ -60,6 +60,7 @@ class Run:
         is_shown: bool = True,
     ) -> None:
         self.total_steps = total_steps
+        self.around: Run | None = None  # the run in which it began: a widget's handler may train, too
         self.is_shown = is_shown  # someone shows the summary; if not, a doubtful verdict is warned of
         self.subscribers = subscribers
         self.started_s = time.perf_counter()
@@ -164,12 +165,16 @@ class Run:
 
     def end(self) -> None:
         """End the run: clocks stop, and steps no longer count for it."""
-        if _Runs.current is self:
-            _Runs.current = None
-            release()
         self.scheduler_steps.end()
+        if _Runs.current is self:
+            around, self.around = self.around, None
+            _Runs.current = around if around is not None and around.ended_s is None else None
+            release()
+            if _Runs.current is not None:
+                _Runs.current.scheduler_steps.begin()
         if self.ended_s is None:
             self.ended_s = time.perf_counter()
+            _Runs.last = self
             self.peak_bytes = self.meter.peak_bytes()
             self.footprint = self.memory.footprint(self.peak_bytes, self.activation_bytes)
             for site in self.sites.values():
@@ -249,13 +254,15 @@ class _Runs:
 def begin(
     total_steps: int | None = None, subscribers: tuple[Callable[[Event], None], ...] = (), *, is_shown: bool = True
 ) -> Run:
-    """Begin a run; steps count for it until it is ended."""
+    """Begin a run; steps count for it until it is ended, and then for the cell's in which it began."""
     if _Runs.hook is None:
         register_optimizer_step_pre_hook(_guard_optimizer_step)
         _Runs.hook = register_optimizer_step_post_hook(_count_optimizer_step)
+    around = running()
     if _Runs.current is not None:
         _Runs.current.scheduler_steps.end()
     _Runs.current = _Runs.last = Run(total_steps, subscribers, is_shown=is_shown)
+    _Runs.current.around = around
     _Runs.current.scheduler_steps.begin()
     return _Runs.current
 

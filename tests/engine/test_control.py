@@ -473,6 +473,49 @@ def test_an_argument_of_the_engine_s_name_does_no_harm():
     assert stopped_at(2, "fit('given')", TRAIN + definitions) == [1, 2, "trained", "given"]
 
 
+# ---------------------------------------------------------------- a cell that trains within another
+
+
+def test_a_run_goes_on_behind_one_that_began_within_it():
+    within = Notebook()
+    notebook = Notebook(at={1: lambda: within.run("for x, y in loader:\n    STEP\n"), 2: accum_magic.stop})
+    assert notebook.run("for x, y in loader:\n    STEP\nlog('behind')") == [1, 2, "behind"]
+    assert within.log == [1, 2, 3, 4]
+
+
+def test_steps_count_for_the_inner_run_and_then_for_the_outer_one():
+    def step(times):
+        for _ in range(times):
+            optimizer.step()
+            scheduler.step()
+
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 10)
+    outer = begin()
+    step(1)
+    inner = begin()
+    step(2)
+    inner.end()
+    assert accum_magic.last_run() == inner.summary()
+    assert accum_magic.engine.run.running() is outer
+    step(4)
+    outer.end()
+    assert accum_magic.last_run() == outer.summary()
+    assert accum_magic.engine.run.running() is None
+    assert [(run.summary().optimizer_steps, run.summary().scheduler_steps) for run in (outer, inner)] == [
+        (5, 5),
+        (2, 2),
+    ]
+
+
+def test_a_run_that_has_ended_does_not_come_back():
+    outer, inner = begin(), begin()
+    outer.end()
+    assert accum_magic.engine.run.running() is inner
+    inner.end()
+    assert accum_magic.engine.run.running() is None
+
+
 def test_what_is_ended_is_let_go_of():
     definitions = """
     class Thing:

@@ -496,6 +496,24 @@ def test_a_view_that_fails_does_not_break_training(trained, broken):
     assert trained.value("same(parameters(), expected)")
 
 
+def test_an_interrupt_before_the_first_line_leaves_nothing_behind(trained):
+    """Widgets take a while to be read, and to be shown: an interrupt may come before the cell runs."""
+    trained.run(
+        "import accum_magic\ndef train():\n"
+        + "".join(f"    {line}\n" for line in TRAIN.splitlines())
+        + "own = train.__code__\n"
+        "def interrupted(message): raise KeyboardInterrupt\n"
+        "get_ipython().display_pub.register_hook(interrupted)"
+    ).ok()
+    try:
+        reply = trained.run("%%accumulate 4 --panel text\ntrain()")
+    finally:
+        trained.run("get_ipython().display_pub.unregister_hook(interrupted)").ok()
+    assert reply.ename == "KeyboardInterrupt"
+    assert trained.value("(train.__code__ is own, accum_magic.last_run().steps)") == (True, 0)
+    assert trained.run("accum_magic.stop()").evalue.startswith("no cell runs in micro-batches now")
+
+
 def test_a_loader_whose_length_fails_does_not_break_training(trained):
     trained.run(
         "class Endless:\n    def __iter__(self): return iter(loader)\n"
