@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from accum_magic.engine.backward import Backward
 from accum_magic.engine.comparison import (
     ALONE,
     DRAWN,
@@ -32,7 +33,6 @@ from accum_magic.engine.step import step
 from accum_magic.engine.undo import Rehearsal
 from accum_magic.engine.values import Released, detached
 from accum_magic.engine.weights import parameters_of
-from accum_magic.engine.whole import Backward
 from accum_magic.engine.window import borders
 
 _MICRO_BATCHES = 4  # under `auto`: a check asks whether micro-batches add up, not how many fit

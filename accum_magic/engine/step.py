@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 
+from accum_magic.engine.backward import Backward
 from accum_magic.engine.gradients import HOOKED, SetAside
 from accum_magic.engine.loop import MicroBatches
 from accum_magic.engine.noise import StepNoise
@@ -16,7 +17,6 @@ from accum_magic.engine.rescue import once_more
 from accum_magic.engine.run import Run, current_run
 from accum_magic.engine.site import Outcome, Site
 from accum_magic.engine.weights import parameters_of
-from accum_magic.engine.whole import Backward
 
 _UNDO: list[Callable[[], None]] = []
 _AROUND = "around"  # in a function of this name `accum_magic.bind` compiles those of other cells

@@ -29,38 +29,6 @@ _REPLAYED = ("replayed",)  # in place of a graph's signature
 _FRAMES_TO_THE_CELL = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Backward:
-    """How the user's cell back-propagates: by the loss's own method, or through an object such as Accelerate's."""
-
-    through: Callable[..., object] | None
-    options: Sequence[Mapping[str, object]]
-
-    def __call__(
-        self,
-        which: int,
-        root: torch.Tensor,
-        gradient: torch.Tensor | None,
-        inputs: Sequence[torch.Tensor] | None = None,
-    ) -> None:
-        """Back-propagate one loss, starting from `gradient` in place of 1; to some `inputs` only, if there are any."""
-        __tracebackhide__ = True
-        if self.through is None and not self.options and inputs is None:
-            root.backward(gradient)  # type: ignore[no-untyped-call]
-            return
-        options = dict(self.options[which]) if self.options else {}
-        if gradient is not None:
-            options["gradient"] = gradient
-        if inputs is not None:
-            own: Any = options.get("inputs", inputs)
-            wanted = [own] if isinstance(own, torch.Tensor) else own
-            options["inputs"] = [leaf for leaf in inputs if any(leaf is one for one in wanted)]
-            if not options["inputs"]:
-                return
-        call = self.through or type(root).backward
-        call(root, **options)
-
-
 @dataclass(slots=True)
 class WholeStep:
     """One step, and what it needs to run."""
