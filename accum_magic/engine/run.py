@@ -174,7 +174,7 @@ class Run:
                 _Runs.current.scheduler_steps.begin()
         if self.ended_s is None:
             self.ended_s = time.perf_counter()
-            _Runs.last = self
+            _Runs.last = _Runs.current or self
             self.peak_bytes = self.meter.peak_bytes()
             self.footprint = self.memory.footprint(self.peak_bytes, self.activation_bytes)
             for site in self.sites.values():
@@ -285,7 +285,7 @@ def current_run() -> Run:
 
 
 def last_run() -> RunSummary | None:
-    """Return the summary of the last run, None before the first.
+    """Return the summary of the run of the cell that is running, else of the last one; None before the first.
 
     How the batch of each step was cut, and how often memory ran out, is in its `events`.
 

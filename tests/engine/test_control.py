@@ -495,17 +495,16 @@ def test_steps_count_for_the_inner_run_and_then_for_the_outer_one():
     step(1)
     inner = begin()
     step(2)
+    assert accum_magic.last_run().optimizer_steps == 2
     inner.end()
-    assert accum_magic.last_run() == inner.summary()
     assert accum_magic.engine.run.running() is outer
+    assert accum_magic.last_run().optimizer_steps == 1
     step(4)
     outer.end()
-    assert accum_magic.last_run() == outer.summary()
     assert accum_magic.engine.run.running() is None
-    assert [(run.summary().optimizer_steps, run.summary().scheduler_steps) for run in (outer, inner)] == [
-        (5, 5),
-        (2, 2),
-    ]
+    counts = [(run.summary().optimizer_steps, run.summary().scheduler_steps) for run in (outer, inner)]
+    assert counts == [(5, 5), (2, 2)]
+    assert accum_magic.last_run().optimizer_steps == 5
 
 
 def test_a_run_that_has_ended_does_not_come_back():

@@ -228,6 +228,19 @@ def test_a_panel_cannot_command_another_run(cell, kernel):
     second.end()
 
 
+def test_a_cell_that_trains_within_another_leaves_it_its_controls(cell, kernel):
+    kernel.run(f"import accum_magic\nWITHIN = {TRAIN + 'inner = accum_magic.last_run().steps'!r}").ok()
+    within = "    if len(taken) == 4: get_ipython().run_cell_magic('accumulate', '2', WITHIN)\n"
+    page = cell(body=f"{ENDLESS}{within}")
+    page.hello()
+    page.until(lambda state: state["step"] > 8)
+    page.ask("stop")
+    page.end()
+    assert page.error == ""
+    assert kernel.value("(inner, behind == len(taken) > 8)") == (2, True)
+    assert kernel.value("accum_magic.last_run().stopped_after == behind")
+
+
 # ---------------------------------------------------------------- without a page
 
 
