@@ -41,6 +41,13 @@ def plain():
     return {"model": model, "opt": sgd(model), "batches": data(4)}
 
 
+def two_numbers():
+    names = plain()
+    model = names["model"]
+    model.scale, model.shift = (nn.Parameter(torch.zeros(1, dtype=torch.float64)) for _ in range(2))
+    return {**names, "opt": sgd(model)}
+
+
 class Tied(nn.Module):
     """A transformer block between an embedding and its transpose."""
 
@@ -351,6 +358,10 @@ CELLS = [
         weighted, n=2,
     ),
     Faulty("grad scaler", step(*OUT, cell=SCALED), scaled, n=2),
+    Faulty(
+        "leaves that are one value",
+        step("loss = F.cross_entropy(model(x), y) + (model.scale.view(()) + model.shift.view(()))"), two_numbers,
+    ),
 ]  # fmt: skip
 UNEQUAL = [
     Faulty("batch norm", step(*OUT), normalised, n=2),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 
 import torch
 
@@ -13,7 +13,7 @@ from accum_magic.engine.noise import Observed, StepNoise
 
 _NARROWER = 4  # bytes of a float32
 HOOKED = "leaves out parameters with a post-accumulate-grad hook, which reads the running sum"
-_gradient = attrgetter("grad")
+_gradient, _place = attrgetter("grad"), itemgetter(0)
 _VERSION, _NO_VERSION = repeat("_version"), repeat(0)  # for a `map`: before every backward, of all parameters
 Versions = tuple[Sequence[torch.Tensor | None], Sequence[int]]
 """Of all parameters in their order, the gradients, and how often each has been written into."""
@@ -82,8 +82,8 @@ class SetAside:
         self._last: tuple[list[torch.Tensor], list[torch.Tensor]] | None = None  # what is to be added at the very end
         self._factor: torch.Tensor | float = 1.0
         self._looks = grad_dtype is not None or noise is not None
-        self.numbers: list[torch.Tensor] = []
-        """Leaves of a single value."""
+        self.may_share = False
+        """Whether a backward may leave gradients in memory that is not theirs alone: `part` tells them apart."""
         self.hooked = False  # whether a parameter was left out of the folding, since a hook reads its running sum
         self.folds = noise is not None
 
@@ -96,21 +96,41 @@ class SetAside:
                 before[parameter] = gradient
                 if gradient is not None:
                     self._has_before, parameter.grad = True, None
-                if parameter.numel() == 1:
-                    self.numbers.append(parameter)
+                self.may_share = True
                 if self._looks:
                     self._choose(parameter)
 
-    def part_from(self, start: torch.Tensor) -> None:
-        """Give leaves a gradient of their own where they have taken over what a backward has started from.
+    def part(self, start: torch.Tensor | None) -> None:
+        """Give each leaf a gradient of its own, after a backward from `start`; its first one may be another's as well.
 
-        PyTorch lets a leaf of shape (1,) keep what `loss + leaf.squeeze()` hands down to it, without a copy; what is
-        added to it later would be added to what other backwards start from, and to others that have kept it too.
+        In `(a.view(3, 1) + b.view(3, 1)) * x` both leaves take over one gradient, without a copy, and the next backward
+        would add to it twice (torch 2.13, `AccumulateGrad`); so would it to what a backward has started from.
         """
-        for leaf in self.numbers:
+        spans: list[tuple[int, int, torch.Tensor | None]] = []  # where, how many bytes, whose
+        if start is not None:
+            spans.append((start.data_ptr(), start.nbytes, None))
+        self.may_share = False
+        for leaf in self._before:
             gradient = leaf.grad
-            if gradient is not None and gradient.data_ptr() == start.data_ptr():
-                leaf.grad = gradient.clone()
+            if gradient is None:
+                self.may_share = True
+            elif gradient.layout is torch.strided and (place := gradient.data_ptr()):  # 0: a wrapper
+                spans.append((place, gradient.nbytes, leaf))
+        shared, end = [], 0
+        for begin, size, owner in sorted(spans, key=_place):
+            if begin < end and owner is not None:
+                shared.append(owner)
+            end = max(end, begin + size)
+        if shared:
+            self._part(shared)
+
+    def _part(self, leaves: Sequence[torch.Tensor]) -> None:
+        gradients = [leaf.grad for leaf in leaves]
+        for leaf in leaves:  # if memory runs out, as if the backward had not come to them
+            leaf.grad, self.may_share = None, True
+        own = [None if gradient is None else gradient.clone() for gradient in gradients]
+        for leaf, gradient in zip(leaves, own, strict=True):
+            leaf.grad = gradient
 
     def _choose(self, parameter: torch.Tensor) -> None:
         """Decide whether a parameter's gradients are added up here."""
@@ -154,6 +174,7 @@ class SetAside:
             self._noise.take([[g for g in group if g is not None] for (*_, counts), group in kinds if counts])
         for sums, group in zip(self._sums.values(), made, strict=True):
             sums.fold(group)
+        self.may_share = True
 
     def versions(self) -> Versions:
         """Return how all gradients are now, for `reached`."""

@@ -87,7 +87,7 @@ class RunSummary:
         line = (
             f"accum_magic: {self.verdict} · {self._stopped()}{_count(self.optimizer_steps, 'optimizer step')} · "
             f"{_count(self.micro_batches, 'micro-batch', 'micro-batches')} ({per_step:.3g} per step) · "
-            f"{_count(self.samples, 'sample')} in {self.elapsed_s:.1f} s ({self.samples_per_s:.0f}/s) · "
+            f"{_count(self.samples, 'sample')} in {self.elapsed_s:.1f} s ({self.samples_per_s:,.0f}/s) · "
             f"{self._memory()}"
         )
         why = [f"  approximate: {reason}" for reason in self.reasons]

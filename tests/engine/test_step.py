@@ -24,7 +24,8 @@ def model():
     return nn.Linear(3, 4).double()
 
 
-X, Y = torch.randn(7, 3, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 0, 1, 2])
+X = torch.randn(7, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+Y = torch.tensor([0, 1, 2, 3, 0, 1, 2])
 
 
 def gradients(model):
@@ -268,15 +269,32 @@ def test_nothing_overflows_under_float16_scaling():
         torch.testing.assert_close(mine, theirs, rtol=1e-2, atol=1e-2 * float(theirs.abs().max()))
 
 
+SHARED = {
+    "one value": lambda a, b, x: a.view(()) + b.view(()) + F.cross_entropy(x, Y[: len(x)]),
+    "rows": lambda a, b, x: ((a.view(1, -1) + b.view(1, -1)) * x).mean(),
+    "one of them itself": lambda a, b, x: ((a.view(-1) + b) * x).mean(),
+    "parts of another": lambda a, b, x: ((a.view(1, -1) + torch.cat([b[:1], b[1:]]).view(1, -1)) * x).mean(),
+    "a second loss": lambda a, b, x: (((a.view(1, -1) + b.view(1, -1)) * x).mean(), (a * b).sum()),
+}
+
+
 @pytest.mark.usefixtures("run")
-@pytest.mark.parametrize("n", [1, 3, 7])
-def test_leaves_that_are_one_value_have_gradients_of_their_own(model, n):
-    """PyTorch lets such leaves keep what a backward starts from, and the next micro-batch adds to it."""
-    model.scale, model.shift = (nn.Parameter(torch.zeros(1, dtype=torch.float64)) for _ in range(2))
+@pytest.mark.parametrize("n", [2, 3, 7])
+@pytest.mark.parametrize("options", [{}, {"noise": True}], ids=["in place", "folded"])
+@pytest.mark.parametrize("sharing", SHARED)
+def test_leaves_that_share_a_gradient_have_one_of_their_own(model, sharing, n, options):
+    """PyTorch lets such leaves keep what a backward hands down to both; the next micro-batch would add to it twice."""
+    size = 1 if sharing == "one value" else 4
+    model.a, model.b = (nn.Parameter(torch.ones(size, dtype=torch.float64)) for _ in range(2))
 
-    def loss(x, y):
-        return model.scale.view(()) + model.shift.view(()) + F.cross_entropy(model(x), y)
+    def losses(x):
+        found = SHARED[sharing](model.a, model.b, model(x))
+        return found if isinstance(found, tuple) else (found,)
 
-    expected = plain_gradients(model, loss)
-    step(loss, n)
+    def micro_step(x):
+        found = losses(x)
+        return found, found
+
+    expected = torch.autograd.grad(sum(losses(X)), list(model.parameters()))
+    accum_magic.step(micro_step, {"x": X}, n=n, unread=tuple("ab"[: len(losses(X))]), **options)
     assert_same(gradients(model), expected)
