@@ -33,6 +33,8 @@ class Cut(NamedTuple):
     """The budget, where it is to be watched while a micro-batch runs."""
     measured: Measured | None = None
     """What `auto` learns from the step."""
+    update_bytes: int = 0
+    """What the first update will take, for good and for a moment."""
 
 
 @dataclass(slots=True)
@@ -112,18 +114,17 @@ class Planning:
         is_first = site.plan_facts is None  # of this step in this run; a GAN's second step has an optimizer of its own
         plan, parameters = self._plan(unit), site.parameters()
         pending = missing_state(parameters, self.micro_step.__globals__) if is_first else 0
-        budget = run.meter.now_bytes() + run.free_bytes()
-        if run.memory.device.type == "cpu":
-            budget -= update_bytes(
-                parameters
-            )  # it comes on top of what micro-batches have freed, which the process keeps
+        budget, update = run.meter.now_bytes() + run.free_bytes(), 0
+        if run.memory.device.type == "cpu":  # it comes on top of what micro-batches have freed, which the process keeps
+            update = update_bytes(parameters)
+            budget -= update
         memory = Memory(run.meter, budget, pending, parameters)
         site.hand_over()
         sizes = plan.plan(samples, unit, memory)
         guard = self._guard(plan.room.needed(max(sizes), unit))
-        if not plan.is_measuring(unit, max(sizes)):
-            return Cut(sizes, guard)
-        return Cut(sizes, guard, Measured(plan, unit, memory, clock_of(run.memory.device)))
+        measured = plan.is_measuring(unit, max(sizes))
+        learns = Measured(plan, unit, memory, clock_of(run.memory.device)) if measured else None
+        return Cut(sizes, guard, learns, pending + update if pending else 0)
 
     def _plan(self, unit: float) -> Auto:
         """Return the plan of the step, which may have been learnt in an earlier run."""

@@ -112,6 +112,8 @@ def step(  # noqa: PLR0913 - each is what the rewritten cell has to say
         site.estimated = sizes
         kept = [site.whole_bytes + site.kept_bytes(count) for count in (max(sizes), sum(sizes))]
         run.estimate(*kept)
+    if cut.update_bytes and cut.update_bytes > run.free_bytes():
+        run.meter.release(collects=False)  # what the activations have left is free, and held by the allocator
     if site.is_reached_anew(gradients.parameters):
         run.memory.reach(gradients.parameters)
     if noise or grad_dtype is not None:

@@ -28,7 +28,7 @@ from benchmarks.report import Goal
 from benchmarks.rounds import Rounds
 
 RUN_STEPS = 50
-TINY = Task("tiny model", batch=64, steps=5, slices=20, rounds=25)
+TINY = Task("tiny model", batch=64, steps=5, slices=20, rounds=150)
 TRANSFORMER = Task("transformer", batch=32, steps=1, slices=1, rounds=28)
 SHAPES = {
     TINY: "tiny model (MLP 8-16-3, batch 64, N = 8)",
