@@ -55,13 +55,13 @@ class Session:
         total_steps = _total_steps(self._rewritten, self._shell.user_ns)
         if self._arguments.window:
             self._watch_schedules(total_steps)  # warnings may be errors: then nothing is bound, and no run has begun
-        self._bound = ExitStack()
-        self._bound.enter_context(bound(self._rewritten.functions))
         trained_by = [function for function in self._rewritten.functions if function.has_step]
+        self._bound = ExitStack()
         self._run: Run = begin(None if trained_by else total_steps)  # how often they are called is not known
-        for function in trained_by:
-            self._run.note(f"`{function.name}` ({function.where}) ran in micro-batches, rewritten for this cell")
         try:
+            self._bound.enter_context(bound(self._rewritten.functions))
+            for function in trained_by:
+                self._run.note(f"`{function.name}` ({function.where}) ran in micro-batches, rewritten for this cell")
             self._safely(self._show)
         except BaseException as interrupt:
             self.__exit__(type(interrupt))

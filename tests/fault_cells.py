@@ -41,8 +41,8 @@ def plain():
     return {"model": model, "opt": sgd(model), "batches": data(4)}
 
 
-def two_numbers():
-    names = plain()
+def two_numbers(names=None):
+    names = names or plain()
     model = names["model"]
     model.scale, model.shift = (nn.Parameter(torch.zeros(1, dtype=torch.float64)) for _ in range(2))
     return {**names, "opt": sgd(model)}
@@ -189,6 +189,10 @@ def checkpointed(*, is_reentrant):
     return {"model": model, "opt": sgd(model), "batches": data(4, samples=4)}
 
 
+def reentrant_and_two_numbers():
+    return two_numbers(checkpointed(is_reentrant=True))
+
+
 def hooked():
     names = plain()
     first, *_, last = names["model"].parameters()
@@ -301,6 +305,7 @@ SCALED = STEP.replace("loss.backward()", "scaler.scale(loss).backward()").replac
     "opt.step()", "scaler.step(opt)\n    scaler.update()"
 )
 NOT_CLEARED = READ.replace("    opt.zero_grad()\n", "")
+BOTH = "(model.scale.view(()) + model.shift.view(()))"
 SHIFTED = ("loss, out = model(x, y)",)
 
 CELLS = [
@@ -360,7 +365,18 @@ CELLS = [
     Faulty("grad scaler", step(*OUT, cell=SCALED), scaled, n=2),
     Faulty(
         "leaves that are one value",
-        step("loss = F.cross_entropy(model(x), y) + (model.scale.view(()) + model.shift.view(()))"), two_numbers,
+        step(f"loss = F.cross_entropy(model(x), y) + {BOTH}"), two_numbers,
+    ),
+]  # fmt: skip
+SHARING = [
+    CELLS[-1],
+    Faulty("shared, reentrant", step(f"loss = F.cross_entropy(model(x), y) + {BOTH}"), reentrant_and_two_numbers,
+           n=3, options="--replay never"),
+    Faulty(
+        "shared, two losses, folded",
+        step("out = model(x)", f"first = F.cross_entropy(out, y) + {BOTH}", "second = out.square().mean()",
+             "loss = first + second", cell=TWICE),
+        two_numbers, options="--noise",
     ),
 ]  # fmt: skip
 UNEQUAL = [

@@ -126,7 +126,8 @@ def run(name, *, plain):
     """Run a job in this process."""
     torch.set_default_dtype(torch.float64)
     cell, _, _, n, over_mib, options = JOBS[name]
-    names, error = names_of(name), ""
+    names, error, before_update = names_of(name), "", []
+    names["optimizer"].register_step_pre_hook(lambda *_: before_update.append(status_mib("VmRSS")))
     now_mib = status_mib("VmRSS")
     budget_mib = int(now_mib + over_mib)
     try:
@@ -139,7 +140,8 @@ def run(name, *, plain):
         error = "\n".join([f"{type(raised).__name__}: {raised}", *getattr(raised, "__notes__", ())])
     told = None if plain else accum_magic.last_run()
     return {
-        "error": error, "now_mib": now_mib, "budget_mib": budget_mib, "peak_mib": status_mib("VmHWM"),
+        "error": error, "now_mib": now_mib, "before_update_mib": before_update, "budget_mib": budget_mib,
+        "peak_mib": status_mib("VmHWM"),
         "losses": names["losses"], "parameters": [p.detach().norm().item() for p in names["model"].parameters()],
         "micro_batches": [e.micro_batches for e in told.events if isinstance(e, StepDone)] if told else [],
         "rescues": [[e.samples, e.pieces] for e in told.events if isinstance(e, MicroBatchRescued)] if told else [],

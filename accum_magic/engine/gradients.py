@@ -13,10 +13,15 @@ from accum_magic.engine.noise import Observed, StepNoise
 
 _NARROWER = 4  # bytes of a float32
 HOOKED = "leaves out parameters with a post-accumulate-grad hook, which reads the running sum"
-_gradient, _place = attrgetter("grad"), itemgetter(0)
+PARTED = (
+    "parameters that are added as views share one gradient in PyTorch; here each has its own, so what changes "
+    "gradients in place, such as clipping, changes each once, in the plain cell twice"
+)
+_gradient, _place = attrgetter("grad"), itemgetter(0, 1)
 _VERSION, _NO_VERSION = repeat("_version"), repeat(0)  # for a `map`: before every backward, of all parameters
 Versions = tuple[Sequence[torch.Tensor | None], Sequence[int]]
 """Of all parameters in their order, the gradients, and how often each has been written into."""
+_Span = tuple[int, int, int, torch.Tensor | None]  # a storage, from which byte of it to which, whose
 _Kind = tuple[torch.dtype | None, torch.device, bool]  # the last: whether the noise is taken of it
 
 
@@ -54,6 +59,12 @@ class _Sums:
                 yield parameter, total
 
 
+def _bytes_of(tensor: torch.Tensor) -> tuple[int, int, int]:
+    """Return the address of a tensor's storage, and where in it the tensor lies."""
+    begin = int(tensor.storage_offset()) * tensor.element_size()
+    return tensor.untyped_storage().data_ptr(), begin, begin + int(tensor.nbytes)
+
+
 class SetAside:
     """Gradients as they were before the first micro-batch, by parameter.
 
@@ -84,6 +95,8 @@ class SetAside:
         self._looks = grad_dtype is not None or noise is not None
         self.may_share = False
         """Whether a backward may leave gradients in memory that is not theirs alone: `part` tells them apart."""
+        self.has_parted = False
+        """Whether it has parted some that leaves shared with each other."""
         self.hooked = False  # whether a parameter was left out of the folding, since a hook reads its running sum
         self.folds = noise is not None
 
@@ -106,31 +119,37 @@ class SetAside:
         In `(a.view(3, 1) + b.view(3, 1)) * x` both leaves take over one gradient, without a copy, and the next backward
         would add to it twice (torch 2.13, `AccumulateGrad`); so would it to what a backward has started from.
         """
-        spans: list[tuple[int, int, torch.Tensor | None]] = []  # where, how many bytes, whose
-        if start is not None:
-            spans.append((start.data_ptr(), start.nbytes, None))
+        spans: list[_Span] = [] if start is None else [(*_bytes_of(start), None)]
         self.may_share = False
         for leaf in self._before:
             gradient = leaf.grad
             if gradient is None:
                 self.may_share = True
-            elif gradient.layout is torch.strided and (place := gradient.data_ptr()):  # 0: a wrapper
-                spans.append((place, gradient.nbytes, leaf))
-        shared, end = [], 0
-        for begin, size, owner in sorted(spans, key=_place):
-            if begin < end and owner is not None:
+            elif gradient.layout is torch.strided:
+                spans.append((*_bytes_of(gradient), leaf))
+        shared: list[torch.Tensor] = []
+        storage, until, has_leaf = 0, 0, False
+        for place, begin, end, owner in sorted(spans, key=_place):
+            if place != storage or begin >= until or not place:  # 0: a wrapper, which does not tell
+                storage, until, has_leaf = place, 0, False
+            elif owner is not None:
                 shared.append(owner)
-            end = max(end, begin + size)
+                self.has_parted = self.has_parted or has_leaf
+            until, has_leaf = max(until, end), has_leaf or owner is not None
         if shared:
             self._part(shared)
 
     def _part(self, leaves: Sequence[torch.Tensor]) -> None:
         gradients = [leaf.grad for leaf in leaves]
-        for leaf in leaves:  # if memory runs out, as if the backward had not come to them
-            leaf.grad, self.may_share = None, True
+        self._clear(leaves)  # if memory runs out, it is as if the backward had not come to them
         own = [None if gradient is None else gradient.clone() for gradient in gradients]
         for leaf, gradient in zip(leaves, own, strict=True):
             leaf.grad = gradient
+
+    def _clear(self, leaves: Iterable[torch.Tensor]) -> None:
+        """Let the next backward make new gradients, which leaves may share again."""
+        for leaf in leaves:
+            leaf.grad, self.may_share = None, True
 
     def _choose(self, parameter: torch.Tensor) -> None:
         """Decide whether a parameter's gradients are added up here."""
@@ -199,15 +218,13 @@ class SetAside:
 
     def drop_partial(self, count: int, sizes: Sequence[int]) -> None:
         """Drop what a failed micro-batch has left where whole ones are folded; `count` are complete."""
-        for parameter in self._folded:
-            parameter.grad = None
+        self._clear(self._folded)
         if self._noise is not None:
             self._noise.resize(count, sizes)
 
     def begin_again(self) -> None:
         """Drop all that the step has made."""
-        for parameter in self._before:
-            parameter.grad = None
+        self._clear(self._before)
         for sums in self._sums.values():
             sums.totals = [None] * len(sums.totals)
 

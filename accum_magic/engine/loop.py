@@ -154,16 +154,14 @@ class MicroBatches(WholeStep):
         for which, root in enumerate(roots):
             self.progress = roots, which, gradients.versions()
             start = weighing.gradient(which, index, root)
-            try:
-                if isinstance(start, Nothing):
-                    pass
-                elif which not in reached:
-                    self.backward(which, root, start)
-                elif others := [leaf for leaf in parameters_of([root]) if leaf not in reached[which]]:
-                    self.backward(which, root, start, others)
-            finally:  # what has been reached when memory runs out stays
-                if gradients.may_share:
-                    gradients.part(None if isinstance(start, Nothing) else start)
+            if isinstance(start, Nothing):
+                pass
+            elif which not in reached:
+                self.backward(which, root, start)
+            elif others := [leaf for leaf in parameters_of([root]) if leaf not in reached[which]]:
+                self.backward(which, root, start, others)
+            if gradients.may_share:
+                gradients.part(None if isinstance(start, Nothing) else start)
             if weighing.handles:
                 weighing.release()
 

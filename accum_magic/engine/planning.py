@@ -34,7 +34,7 @@ class Cut(NamedTuple):
     measured: Measured | None = None
     """What `auto` learns from the step."""
     update_bytes: int = 0
-    """What the first update will take, for good and for a moment."""
+    """What the first update will take, where it makes the optimizer's state."""
 
 
 @dataclass(slots=True)

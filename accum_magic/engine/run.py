@@ -167,8 +167,7 @@ class Run:
         """End the run: clocks stop, and steps no longer count for it."""
         self.scheduler_steps.end()
         if _Runs.current is self:
-            around, self.around = self.around, None
-            _Runs.current = around if around is not None and around.ended_s is None else None
+            _Runs.current = self._still_running()
             release()
             if _Runs.current is not None:
                 _Runs.current.scheduler_steps.begin()
@@ -192,6 +191,13 @@ class Run:
             elif estimate is not None:
                 self.note(estimate)
             self.emit(RunEnded())
+
+    def _still_running(self) -> Run | None:
+        """Return the innermost run around this one that has not ended; the links on the way are cut."""
+        run: Run | None = self
+        while run is not None and (run is self or run.ended_s is not None):
+            run.around, run = None, run.around
+        return run
 
     @property
     def elapsed_s(self) -> float:

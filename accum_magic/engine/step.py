@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 
 from accum_magic.engine.backward import Backward
-from accum_magic.engine.gradients import HOOKED, SetAside
+from accum_magic.engine.gradients import HOOKED, PARTED, SetAside
 from accum_magic.engine.loop import MicroBatches
 from accum_magic.engine.noise import StepNoise
 from accum_magic.engine.planning import Planning
@@ -113,7 +113,9 @@ def step(  # noqa: PLR0913 - each is what the rewritten cell has to say
         kept = [site.whole_bytes + site.kept_bytes(count) for count in (max(sizes), sum(sizes))]
         run.estimate(*kept)
     if cut.update_bytes and cut.update_bytes > run.free_bytes():
-        run.meter.release(collects=False)  # what the activations have left is free, and held by the allocator
+        run.meter.release(collects=False)  # what the activations have left is free, but on a CPU held by the allocator
+    if gradients.has_parted:
+        run.note(f"{site.where}: {PARTED}")
     if site.is_reached_anew(gradients.parameters):
         run.memory.reach(gradients.parameters)
     if noise or grad_dtype is not None:

@@ -25,6 +25,12 @@ def test_the_budget_holds(found, name):
     assert run["peak_mib"] <= 1.05 * run["budget_mib"]
 
 
+def test_there_is_room_for_the_first_update(found):
+    """Adam makes two tensors for each parameter then, of 25 MiB together; what the backward has freed is not kept."""
+    run = found["adam", False]
+    assert run["before_update_mib"][0] + 4 * 25 < run["budget_mib"]
+
+
 @pytest.mark.parametrize("name", ["adam", "doubling", "replay"])
 def test_the_plain_cell_would_burst_it(found, name):
     assert found[name, True]["peak_mib"] > 1.1 * found[name, False]["budget_mib"]

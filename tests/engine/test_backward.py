@@ -1,6 +1,7 @@
 """How losses are back-propagated: what PyTorch does, and all that a user or a package has put around it."""
 
 import functools
+import types
 
 import pytest
 import torch
@@ -86,6 +87,70 @@ def test_what_is_put_around_a_backward_sees_each_micro_batch(owner, monkeypatch)
     monkeypatch.setattr(owner, "backward", watched)
     train()
     assert len(seen) == 1 + N
+
+
+def test_a_method_of_the_loss_itself_is_called_for_each_micro_batch():
+    """Its gradient may be another than the start that it is given, as under a scaler."""
+    seen = []
+
+    def criterion(output, target):
+        loss = nn.functional.cross_entropy(output, target)
+
+        def backward(self, gradient=None):
+            seen.append(gradient)
+            torch.Tensor.backward(self, gradient)
+
+        loss.backward = types.MethodType(backward, loss)
+        return loss
+
+    train(STEP.replace("nn.functional.cross_entropy", "criterion"), criterion=criterion)
+    assert len(seen) == N
+
+
+class OfItsOwn(torch.Tensor):
+    """Has its own backward, and `torch.nn.Parameter`'s way of being left alone by modes."""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+    backwards = 0
+
+    def backward(self, *arguments, **options):
+        OfItsOwn.backwards += 1
+        super().backward(*arguments, **options)
+
+
+def test_a_class_of_the_users_own_that_modes_leave_alone_is_asked():
+    OfItsOwn.backwards = 0
+    train(STEP.replace("(model(x), y)", "(model(x), y).as_subclass(OfItsOwn)"), OfItsOwn=OfItsOwn)
+    assert OfItsOwn.backwards == N
+
+
+class Forwarding:
+    """What wrapt makes of a function: all attributes are the function's."""
+
+    def __init__(self, function):
+        self.function, self.calls = function, 0
+
+    def __getattr__(self, name):
+        return getattr(self.function, name)
+
+    def __get__(self, tensor, _):
+        return self if tensor is None else functools.partial(self, tensor)
+
+    def __call__(self, *arguments, **options):
+        self.calls += 1
+        return self.function(*arguments, **options)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(torch.Tensor, "backward"), (torch.autograd, "backward"), (torch.autograd, "_engine_run_backward")],
+    ids=["method", "function", "engine"],
+)
+def test_what_forwards_all_attributes_is_no_function_of_pytorchs(owner, name, monkeypatch):
+    around = Forwarding(getattr(owner, name))
+    monkeypatch.setattr(owner, name, around)
+    train()
+    assert around.calls == 1 + N
 
 
 class Watching(TorchFunctionMode):

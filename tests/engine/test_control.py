@@ -515,6 +515,17 @@ def test_a_run_that_has_ended_does_not_come_back():
     assert accum_magic.engine.run.running() is None
 
 
+def test_runs_that_end_out_of_order_leave_the_one_around_them():
+    """As those of two threads, or of handlers that wait for each other, may."""
+    outer, middle, inner = begin(), begin(), begin()
+    middle.end()
+    inner.end()
+    assert accum_magic.engine.run.running() is outer
+    outer.end()
+    assert accum_magic.engine.run.running() is None
+    assert (middle.around, inner.around) == (None, None)
+
+
 def test_what_is_ended_is_let_go_of():
     definitions = """
     class Thing:

@@ -13,7 +13,7 @@ from zlib import crc32
 
 import pytest
 import torch
-from fault_cells import CELLS, UNEQUAL
+from fault_cells import CELLS, SHARING, UNEQUAL
 from fault_tools import BACKWARD, BETWEEN, FORWARD, ONCE, OPTIMIZER, Faults, fail_at
 
 import accum_magic
@@ -104,6 +104,20 @@ def judged(cell, trials, expected, *, but=()):
 def test_a_step_survives_an_error_at_any_operation(cell):
     trials = [(f"{when} {o}", fail_at(o.number, when=when)) for o, when in hits(cell)]
     judged(cell, trials, undisturbed(cell)[1])
+
+
+@each(SHARING)
+def test_leaves_that_share_a_gradient_are_parted_at_any_operation(cell):
+    operations, expected = undisturbed(cell)
+    clones = [o for o in operations if o.place == BETWEEN and o.function is torch.ops.aten.clone.default]
+    backward = [o for o in survivable(operations) if o.place == BACKWARD]
+    assert clones
+    trials = [(f"before {o}", fail_at(o.number)) for o in (*clones, *chosen(cell, backward, 24))]
+    trials += [
+        (f"{o}, then {more} on", Faults(lambda p, n=o.number, m=more: p.number == n or is_later(p, n + m)))
+        for o, more in zip(chosen(cell, backward, 12), (1, 2, 3, 5, 8, 13) * len(backward), strict=False)
+    ]
+    judged(cell, trials, expected)
 
 
 @each(CELLS if IS_COMPLETE else CELLS[::3])

@@ -8,6 +8,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import accum_magic
+from accum_magic.engine.gradients import PARTED
 from accum_magic.engine.run import ApproximateWarning, begin
 
 
@@ -273,18 +274,17 @@ SHARED = {
     "one value": lambda a, b, x: a.view(()) + b.view(()) + F.cross_entropy(x, Y[: len(x)]),
     "rows": lambda a, b, x: ((a.view(1, -1) + b.view(1, -1)) * x).mean(),
     "one of them itself": lambda a, b, x: ((a.view(-1) + b) * x).mean(),
-    "parts of another": lambda a, b, x: ((a.view(1, -1) + torch.cat([b[:1], b[1:]]).view(1, -1)) * x).mean(),
+    "what it starts from": lambda a, b, x: a.view(()) + (b * x).mean(),
     "a second loss": lambda a, b, x: (((a.view(1, -1) + b.view(1, -1)) * x).mean(), (a * b).sum()),
 }
 
 
-@pytest.mark.usefixtures("run")
 @pytest.mark.parametrize("n", [2, 3, 7])
 @pytest.mark.parametrize("options", [{}, {"noise": True}], ids=["in place", "folded"])
 @pytest.mark.parametrize("sharing", SHARED)
-def test_leaves_that_share_a_gradient_have_one_of_their_own(model, sharing, n, options):
+def test_leaves_that_share_a_gradient_have_one_of_their_own(run, model, sharing, n, options):
     """PyTorch lets such leaves keep what a backward hands down to both; the next micro-batch would add to it twice."""
-    size = 1 if sharing == "one value" else 4
+    size = 1 if sharing in {"one value", "what it starts from"} else 4
     model.a, model.b = (nn.Parameter(torch.ones(size, dtype=torch.float64)) for _ in range(2))
 
     def losses(x):
@@ -297,4 +297,22 @@ def test_leaves_that_share_a_gradient_have_one_of_their_own(model, sharing, n, o
 
     expected = torch.autograd.grad(sum(losses(X)), list(model.parameters()))
     accum_magic.step(micro_step, {"x": X}, n=n, unread=tuple("ab"[: len(losses(X))]), **options)
+    assert_same(gradients(model), expected)
+    assert (f"{next(iter(run.sites.values())).where}: {PARTED}" in run.notes) == (sharing in {"rows", "a second loss"})
+
+
+@pytest.mark.usefixtures("run")
+@pytest.mark.parametrize("is_whole_first", [True, False])
+def test_a_leaf_that_shares_part_of_a_gradient_has_one_of_its_own(model, is_whole_first):
+    """Of the sum's one gradient the whole has all, the two others a part each."""
+    sizes = {"whole": 4, "first": 1, "second": 3}
+    for name, size in sizes.items():
+        setattr(model, name, nn.Parameter(torch.ones(size, dtype=torch.float64)))
+
+    def loss(x, _):
+        whole, parts = model.whole.view(1, -1), torch.cat([model.first, model.second]).view(1, -1)
+        return ((whole + parts if is_whole_first else parts + whole) * model(x)).mean()
+
+    expected = plain_gradients(model, loss)
+    step(loss, 3)
     assert_same(gradients(model), expected)
