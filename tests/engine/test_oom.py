@@ -15,7 +15,7 @@ from accum_magic.errors import AccumulateError, BatchError, BudgetExceededError
 
 # Each case runs in a fork whose address space ends a little above what it has; printed is what it met with.
 LIMITED = """
-import mmap, os, resource, sys
+import glob, mmap, os, resource, sys
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -63,6 +63,8 @@ for case in sys.argv[1:]:
         run(name, int(room_mib))
         os._exit(0)
     os.waitpid(child, 0)
+    for left in glob.glob(f"/dev/shm/torch_{child}_*"):
+        os.unlink(left)  # PyTorch leaves a file that it could not map: a GiB of the machine's memory
 """
 ALLOCATOR = "DefaultCPUAllocator: can't allocate memory"
 REAL = [
